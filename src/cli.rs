@@ -1,0 +1,222 @@
+//! The commands a person types; their flags come from the table of options.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, StringValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::config::layers::Written;
+use crate::config::options::{Kind, OPTIONS, Opt};
+
+/// sysexits(3): what was typed is configuration too.
+const EX_CONFIG: u8 = 78;
+
+/// What the process is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Run,
+    Check,
+    Trust { install: bool },
+}
+
+/// A command with the flags that configure it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    pub command: Command,
+    pub written: Written,
+}
+
+/// What a command line comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Invocation(Invocation),
+    /// Only a text: help, the version, or what is wrong with the command line.
+    Print { text: String, status: u8, to_stderr: bool },
+}
+
+/// Reads a command line, the program's name first.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+    let matches = match grammar().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return Outcome::Print {
+                text: error.render().to_string(),
+                status: if shown { 0 } else { EX_CONFIG },
+                to_stderr: !shown,
+            };
+        }
+    };
+    let Some((name, flags)) = matches.subcommand() else {
+        return Outcome::Print {
+            text: grammar().render_help().to_string(),
+            status: EX_CONFIG,
+            to_stderr: true,
+        };
+    };
+    let command = match name {
+        "run" => Command::Run,
+        "check" if flags.get_flag("preflight") => return not_built("check --preflight"),
+        "check" => Command::Check,
+        "trust" => Command::Trust { install: flags.get_flag("install") },
+        other => return not_built(other),
+    };
+    Outcome::Invocation(Invocation { command, written: written(flags) })
+}
+
+fn not_built(what: &str) -> Outcome {
+    Outcome::Print {
+        text: format!("ringgate {what}: is not built yet\n"),
+        status: EX_CONFIG,
+        to_stderr: true,
+    }
+}
+
+fn grammar() -> clap::Command {
+    clap::Command::new("ringgate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A TLS front end that looks after its own certificates.")
+        .disable_help_subcommand(true)
+        .after_help("'ringgate run' with no configuration serves a page on https://localhost:8443.\n'ringgate run --help' lists every option.")
+        .subcommand(
+            command("run", "Serve until SIGTERM; SIGHUP reloads").after_help(
+                "Flags beat environment beats the file. Every option is a key of the YAML file (idle_timeout), \
+                 a flag and an environment variable.\n\
+                 Exit status: 0; 78 configuration; 69 a port is taken or io_uring is not to be had; 1 the rest.",
+            ),
+        )
+        .subcommand(
+            command("check", "Check the configuration and its certificates; change nothing")
+                .arg(Arg::new("preflight").long("preflight").action(ArgAction::SetTrue).hide(true)),
+        )
+        .subcommand(
+            command("trust", "Print the local CA's root certificate").arg(
+                Arg::new("install")
+                    .long("install")
+                    .action(ArgAction::SetTrue)
+                    .help("Install it into this machine's trust store instead"),
+            ),
+        )
+        .subcommand(later("certs"))
+        .subcommand(later("store"))
+}
+
+/// A command that is promised and refused.
+fn later(name: &'static str) -> clap::Command {
+    clap::Command::new(name).hide(true).disable_help_flag(true).arg(
+        Arg::new("anything").num_args(0..).allow_hyphen_values(true).trailing_var_arg(true),
+    )
+}
+
+fn command(name: &'static str, about: &'static str) -> clap::Command {
+    clap::Command::new(name)
+        .about(about)
+        .arg(
+            Arg::new("config")
+                .short('c')
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The configuration file [environment: RINGGATE_CONFIG] [default: /etc/ringgate/ringgate.yaml if it is there]"),
+        )
+        .args(OPTIONS.iter().map(argument))
+}
+
+fn argument(option: &'static Opt) -> Arg {
+    let dashed = option.key.replace('_', "-");
+    // The documented spelling of a repeatable flag is singular.
+    let long = if option.key == "routes" { "route".to_owned() } else { dashed.clone() };
+    let mut argument = Arg::new(option.key)
+        .alias(option.key)
+        .alias(dashed)
+        .long(long)
+        .action(ArgAction::Append)
+        .value_parser(StringValueParser::new())
+        .hide(!option.built)
+        .help(help(option));
+    argument = match option.kind {
+        Kind::Bool => argument.num_args(0..=1).default_missing_value("true").value_name("BOOL"),
+        Kind::Duration => argument.value_name("DURATION"),
+        Kind::Path => argument.value_name("DIR"),
+        Kind::List => argument.value_name("LIST"),
+        Kind::Routes => argument.value_name("FROM=TO"),
+        Kind::Certificates => argument.value_name("DIR|CERT:KEY"),
+        Kind::Choice(words) => argument
+            .value_parser(PossibleValuesParser::new(words.iter().copied()))
+            .hide_possible_values(false),
+        Kind::Text => argument.value_name("TEXT"),
+    };
+    if !option.built {
+        // Refused by its name, whatever follows.
+        argument = argument.num_args(0..=1).default_missing_value("").value_parser(StringValueParser::new());
+    }
+    argument
+}
+
+fn help(option: &Opt) -> String {
+    let mut names = option.environment();
+    if let Some(bare) = option.bare_environment() {
+        names.push_str(" or ");
+        names.push_str(&bare);
+    }
+    format!("{} [environment: {names}] [default: {}]", option.help, option.default)
+}
+
+fn written(flags: &ArgMatches) -> Written {
+    let given = OPTIONS.iter().filter_map(|option| {
+        let texts = flags.get_many::<String>(option.key)?;
+        Some((option.key, texts.cloned().collect()))
+    });
+    Written { config_file: flags.get_one::<PathBuf>("config").cloned(), flags: given.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_text(line: &str) -> Outcome {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_values_by_key_in_either_spelling() {
+        let line = "ringgate run -c f.yaml --idle-timeout 5s --route a=b --route c=d --log_level debug --autocert";
+        let Outcome::Invocation(invocation) = parse_text(line) else { panic!() };
+        assert_eq!(invocation.command, Command::Run);
+        assert_eq!(invocation.written.config_file, Some("f.yaml".into()));
+        let text = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            invocation.written.flags,
+            [
+                ("routes", text(&["a=b", "c=d"])),
+                ("idle_timeout", text(&["5s"])),
+                ("log_level", text(&["debug"])),
+                ("autocert", text(&[""])),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_or_not_built_is_said_with_status_78_and_help_with_0() {
+        for (line, expected, expected_status) in [
+            ("ringgate run --idle-timout 5s", "idle-timeout", 78),
+            ("ringgate runn", "run", 78),
+            ("ringgate", "Usage", 78),
+            ("ringgate certs renew x --force", "not built yet", 78),
+            ("ringgate check --preflight", "not built yet", 78),
+            ("ringgate --version", env!("CARGO_PKG_VERSION"), 0),
+            ("ringgate run --help", "RINGGATE_IDLE_TIMEOUT", 0),
+        ] {
+            let Outcome::Print { text, status, to_stderr } = parse_text(line) else { panic!("{line}") };
+            assert!(text.contains(expected), "{line}: {text}");
+            assert_eq!((status, to_stderr), (expected_status, expected_status != 0), "{line}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The one reader of clocks. Decisions are handed the time; whoever needs it asks here.
+#![expect(clippy::disallowed_methods, reason = "the one file that reads the clocks")]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A point of calendar time in whole seconds since 1970: what decisions about certificates are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment {
+    unix_seconds: i64,
+}
+
+impl Moment {
+    /// The calendar time of the machine.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { unix_seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX) }
+    }
+
+    pub const fn from_unix_seconds(unix_seconds: i64) -> Self {
+        Self { unix_seconds }
+    }
+
+    pub const fn unix_seconds(self) -> i64 {
+        self.unix_seconds
+    }
+
+    /// How long from `earlier` to this moment; zero if it is not earlier.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_secs(self.unix_seconds.saturating_sub(earlier.unix_seconds).max(0) as u64)
+    }
+
+    pub fn plus(self, span: Duration) -> Self {
+        let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        Self { unix_seconds: self.unix_seconds.saturating_add(seconds) }
+    }
+
+    pub fn minus(self, span: Duration) -> Self {
+        let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        Self { unix_seconds: self.unix_seconds.saturating_sub(seconds) }
+    }
+}
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match time::OffsetDateTime::from_unix_timestamp(self.unix_seconds) {
+            Ok(t) => write!(
+                f,
+                "{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC",
+                t.year(),
+                u8::from(t.month()),
+                t.day(),
+                t.hour(),
+                t.minute(),
+                t.second()
+            ),
+            Err(_) => write!(f, "{} s after 1970", self.unix_seconds),
+        }
+    }
+}
+
+/// The steady time, for deadlines and for measuring spans.
+pub fn steady() -> Instant {
+    Instant::now()
+}

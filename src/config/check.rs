@@ -1,0 +1,701 @@
+//! Pure: layered values to a [`Config`], or every problem there is.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
+
+use crate::name::{Pattern, ServerName};
+
+use super::layers::{Entry, Layers, Node, Value, not_built, unknown};
+use super::options::{
+    CERTIFICATE_KEYS, CERTIFICATE_KEYS_NOT_BUILT, ROUTE_KEYS, ROUTE_KEYS_NOT_BUILT,
+};
+use super::problem::{Origin, Problem};
+use super::{
+    CertificatePlace, CertificateSource, Config, ListenAddress, LogFormat, LogLevel, RouteConfig,
+    UpstreamAddress,
+};
+
+const SUITES_1_3: [(&str, CipherSuite); 3] = [
+    ("TLS_AES_128_GCM_SHA256", CipherSuite::TLS13_AES_128_GCM_SHA256),
+    ("TLS_AES_256_GCM_SHA384", CipherSuite::TLS13_AES_256_GCM_SHA384),
+    ("TLS_CHACHA20_POLY1305_SHA256", CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+];
+const SUITES_1_2: [(&str, CipherSuite); 6] = [
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ),
+    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    ),
+    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+    (
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+];
+/// IANA names first, then the names that people use.
+const GROUPS: [(&str, NamedGroup); 6] = [
+    ("X25519MLKEM768", NamedGroup::X25519MLKEM768),
+    ("X25519", NamedGroup::X25519),
+    ("secp256r1", NamedGroup::secp256r1),
+    ("secp384r1", NamedGroup::secp384r1),
+    ("P-256", NamedGroup::secp256r1),
+    ("P-384", NamedGroup::secp384r1),
+];
+
+/// Checks everything.
+///
+/// # Errors
+/// All problems, those of the layers first.
+pub fn check(layers: &Layers) -> Result<Config, Vec<Problem>> {
+    let mut checker = Checker { layers, problems: layers.problems.clone() };
+    let config = checker.config();
+    if checker.problems.is_empty() { Ok(config) } else { Err(checker.problems) }
+}
+
+/// Why a text is no value, and what to write.
+type Wrong = (String, String);
+
+struct Checker<'a> {
+    layers: &'a Layers,
+    problems: Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn config(&mut self) -> Config {
+        let nothing_configured = self.layers.nothing_configured;
+        let usual_address = if nothing_configured {
+            ListenAddress::Localhost { port: 8443 }
+        } else {
+            ListenAddress::Every { port: 443 }
+        };
+        let address = self.list("address", read_address);
+        let tls_cipher_suites = self.list("tls_cipher_suites", |text| {
+            let names = SUITES_1_3.iter().chain(&SUITES_1_2);
+            named(text, names.copied(), "cipher suite")
+        });
+        let tls_min_version = self.scalar("tls_min_version", |text| match text {
+            "1.2" => Ok(ProtocolVersion::TLSv1_2),
+            "1.3" => Ok(ProtocolVersion::TLSv1_3),
+            _ => Err((format!("{text:?} is no version"), "write 1.2 or 1.3".into())),
+        });
+        let tls_min_version = tls_min_version.unwrap_or(ProtocolVersion::TLSv1_2);
+        self.check_versions(tls_min_version, tls_cipher_suites.as_deref());
+        let seconds = Duration::from_secs;
+        Config {
+            address: address.unwrap_or_else(|| vec![usual_address]),
+            cores: self.cores(),
+            data_dir: self
+                .scalar("data_dir", |text| not_empty(text).map(PathBuf::from))
+                .unwrap_or_else(|| self.layers.usual_data_dir.clone()),
+            certificates: self.certificates(),
+            default_server_name: self.scalar("default_server_name", |text| {
+                ServerName::parse(text).map_err(|error| {
+                    (format!("{text:?} {error}"), "write one name, like example.com".into())
+                })
+            }),
+            routes: self.routes(),
+            tls_min_version,
+            tls_cipher_suites,
+            tls_groups: self.list("tls_groups", |text| named(text, GROUPS, "group")),
+            ticket_rotation: self.duration("ticket_rotation", seconds(12 * 3600)),
+            handshake_timeout: self.duration("handshake_timeout", seconds(10)),
+            connect_timeout: self.duration("connect_timeout", seconds(5)),
+            idle_timeout: self.duration("idle_timeout", seconds(600)),
+            shutdown_timeout: self.duration("shutdown_timeout", seconds(30)),
+            log_format: self.scalar("log_format", |text| match text {
+                "text" => Ok(LogFormat::Text),
+                "json" => Ok(LogFormat::Json),
+                _ => Err((format!("{text:?} is no format"), "write text or json".into())),
+            }),
+            log_level: self.scalar("log_level", read_log_level).unwrap_or(LogLevel::Info),
+            nothing_configured,
+        }
+    }
+
+    fn problem(&mut self, origin: &Origin, key: &str, (what, remedy): Wrong) {
+        self.problems.push(Problem::new(origin, key, what, remedy));
+    }
+
+    /// One value, if it was written and is right.
+    fn scalar<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        let node = self.layers.values.get(key)?;
+        self.read(node, key, read)
+    }
+
+    fn read<T>(
+        &mut self,
+        node: &Node,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        let wrong = match &node.value {
+            Value::Scalar(text) => match read(text) {
+                Ok(value) => return Some(value),
+                Err(wrong) => wrong,
+            },
+            Value::Unset => ("has no value".into(), "write one, or drop the key".into()),
+            Value::List(_) => ("is a list".into(), "write one value".into()),
+            Value::Map(_) => ("is a map".into(), "write one value".into()),
+        };
+        self.problem(&node.origin, key, wrong);
+        None
+    }
+
+    /// The items of a list, or the one value that stands for a list of one.
+    fn items<'n>(node: &'n Node) -> Vec<&'n Node> {
+        match &node.value {
+            Value::List(items) => items.iter().collect(),
+            Value::Unset => Vec::new(),
+            Value::Scalar(_) | Value::Map(_) => vec![node],
+        }
+    }
+
+    /// A list of values; written as one text with commas, it is a list too.
+    fn list<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        let node = self.layers.values.get(key)?;
+        let mut values = Vec::new();
+        for item in Self::items(node) {
+            let parts: Vec<Node> = match &item.value {
+                Value::Scalar(text) => text
+                    .split(',')
+                    .map(|part| Node {
+                        origin: item.origin.clone(),
+                        value: Value::Scalar(part.trim().to_owned()),
+                    })
+                    .collect(),
+                _ => vec![item.clone()],
+            };
+            for part in &parts {
+                values.extend(self.read(part, key, &read));
+            }
+        }
+        if values.is_empty() {
+            if self.problems.iter().all(|problem| problem.key != key) {
+                let wrong = ("is an empty list".into(), "write something, or drop the key".into());
+                self.problem(&node.origin, key, wrong);
+            }
+            return None;
+        }
+        Some(values)
+    }
+
+    fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+        self.scalar(key, read_duration).unwrap_or(default)
+    }
+
+    fn cores(&mut self) -> Option<Vec<usize>> {
+        let ranges = self.list("cores", read_core_range)?;
+        let mut cores: Vec<usize> = ranges.into_iter().flatten().collect();
+        cores.sort_unstable();
+        cores.dedup();
+        Some(cores)
+    }
+
+    fn check_versions(&mut self, min: ProtocolVersion, suites: Option<&[CipherSuite]>) {
+        let Some(suites) = suites else { return };
+        let has_1_3 = SUITES_1_3.iter().any(|(_, suite)| suites.contains(suite));
+        if min == ProtocolVersion::TLSv1_3 && !has_1_3 {
+            let origin = self.layers.origin("tls_cipher_suites");
+            let what = "has no suite of TLS 1.3, which tls_min_version asks for";
+            let wrong = (what.into(), "add TLS_AES_128_GCM_SHA256".into());
+            self.problem(&origin, "tls_cipher_suites", wrong);
+        }
+    }
+
+    fn certificates(&mut self) -> Vec<CertificateSource> {
+        let Some(node) = self.layers.values.get("certificates") else { return Vec::new() };
+        let mut sources = Vec::new();
+        for (at, item) in Self::items(node).into_iter().enumerate() {
+            let key = format!("certificates[{at}]");
+            let place = match &item.value {
+                Value::Scalar(text) => self.certificate_text(item, &key, text),
+                Value::Map(entries) => self.certificate_pair(item, &key, entries),
+                Value::Unset | Value::List(_) => {
+                    let remedy = "write a directory, or cert: and key:";
+                    self.problem(&item.origin, &key, ("is no entry".into(), remedy.into()));
+                    None
+                }
+            };
+            if let Some(place) = place {
+                sources.push(CertificateSource { origin: item.origin.clone(), key, place });
+            }
+        }
+        sources
+    }
+
+    /// A directory, or CERT:KEY as flags and the environment have it.
+    fn certificate_text(&mut self, node: &Node, key: &str, text: &str) -> Option<CertificatePlace> {
+        match text.split_once(':') {
+            _ if text.is_empty() => {
+                let remedy = "write a directory, or CERT:KEY";
+                self.problem(&node.origin, key, ("is empty".into(), remedy.into()));
+                None
+            }
+            None => Some(CertificatePlace::Directory(text.into())),
+            Some((cert, private_key)) if !cert.is_empty() && !private_key.is_empty() => {
+                Some(CertificatePlace::Pair { cert: cert.into(), key: private_key.into() })
+            }
+            Some(_) => {
+                let what = format!("{text:?} is no pair");
+                self.problem(&node.origin, key, (what, "write CERT:KEY, both files".into()));
+                None
+            }
+        }
+    }
+
+    fn certificate_pair(
+        &mut self,
+        node: &Node,
+        key: &str,
+        entries: &[Entry],
+    ) -> Option<CertificatePlace> {
+        self.check_keys(key, entries, CERTIFICATE_KEYS, CERTIFICATE_KEYS_NOT_BUILT);
+        let cert = self.required(node, key, entries, "cert", "write cert: FILE")?;
+        let private_key = self.required(node, key, entries, "key", "write key: FILE")?;
+        let path = |text: &str| not_empty(text).map(|text| Path::new(text).to_owned());
+        let cert = self.read(cert, &format!("{key}.cert"), path);
+        let private_key = self.read(private_key, &format!("{key}.key"), path);
+        Some(CertificatePlace::Pair { cert: cert?, key: private_key? })
+    }
+
+    fn check_keys(&mut self, key: &str, entries: &[Entry], valid: &[&str], not_yet: &[&str]) {
+        for entry in entries {
+            let name = entry.key.as_str();
+            let origin = &entry.node.origin;
+            let mut problem = if valid.contains(&name) {
+                continue;
+            } else if not_yet.contains(&name) {
+                not_built(origin, name)
+            } else {
+                unknown(origin, name, valid.iter().copied())
+            };
+            problem.key = format!("{key}.{name}");
+            self.problems.push(problem);
+        }
+    }
+
+    fn required<'e>(
+        &mut self,
+        node: &Node,
+        key: &str,
+        entries: &'e [Entry],
+        name: &str,
+        remedy: &str,
+    ) -> Option<&'e Node> {
+        let found = entries.iter().find(|entry| entry.key == name);
+        if found.is_none() {
+            self.problem(&node.origin, key, (format!("has no {name}"), remedy.into()));
+        }
+        found.map(|entry| &entry.node)
+    }
+
+    fn routes(&mut self) -> Vec<RouteConfig> {
+        let Some(node) = self.layers.values.get("routes") else { return Vec::new() };
+        let mut routes: Vec<RouteConfig> = Vec::new();
+        let mut seen: HashMap<(Pattern, Option<u16>), (Origin, String)> = HashMap::new();
+        for (at, item) in Self::items(node).into_iter().enumerate() {
+            let key = format!("routes[{at}]");
+            let route = match &item.value {
+                Value::Map(entries) => self.route_map(item, &key, entries),
+                Value::Scalar(text) => self.route_text(item, &key, text),
+                Value::Unset | Value::List(_) => {
+                    let wrong = ("is no route".into(), "write from: and to:".into());
+                    self.problem(&item.origin, &key, wrong);
+                    None
+                }
+            };
+            let Some(route) = route else { continue };
+            let host = (route.pattern.clone(), route.port);
+            if let Some((origin, other)) = seen.get(&host) {
+                let what = format!("{} is the host of {other} ({origin}) too", route.from);
+                let wrong = (what, "keep one of the two routes".into());
+                self.problem(&route.origin, &format!("{key}.from"), wrong);
+            } else {
+                seen.insert(host, (route.origin.clone(), key));
+                routes.push(route);
+            }
+        }
+        routes
+    }
+
+    /// FROM=TO, as flags and the environment have it.
+    fn route_text(&mut self, node: &Node, key: &str, text: &str) -> Option<RouteConfig> {
+        let Some((from, to)) = text.split_once('=') else {
+            let remedy = "write FROM=TO, like https://app.example.com=tcp://127.0.0.1:8080";
+            self.problem(&node.origin, key, (format!("{text:?} is no route"), remedy.into()));
+            return None;
+        };
+        let scalar =
+            |text: &str| Node { origin: node.origin.clone(), value: Value::Scalar(text.into()) };
+        self.route(node, key, &scalar(from.trim()), &scalar(to.trim()), Vec::new())
+    }
+
+    fn route_map(&mut self, node: &Node, key: &str, entries: &[Entry]) -> Option<RouteConfig> {
+        self.check_keys(key, entries, ROUTE_KEYS, ROUTE_KEYS_NOT_BUILT);
+        let from = self.required(node, key, entries, "from", "write from: https://HOST");
+        let to = self.required(node, key, entries, "to", "write to: tcp://HOST:PORT");
+        let alpn = entries.iter().find(|entry| entry.key == "alpn");
+        let alpn = alpn.map(|entry| self.alpn(&entry.node, &format!("{key}.alpn")));
+        self.route(node, key, from?, to?, alpn.unwrap_or_default())
+    }
+
+    fn alpn(&mut self, node: &Node, key: &str) -> Vec<Vec<u8>> {
+        let read = |text: &str| match text {
+            "" => Err(("has an empty protocol".into(), "write names like h2, http/1.1".into())),
+            "acme-tls/1" => Err((
+                "acme-tls/1 belongs to the CA's validation (RFC 8737), not to clients".into(),
+                "leave it out".into(),
+            )),
+            long if long.len() > 255 => {
+                Err(("a protocol is longer than 255 bytes".into(), "shorten it".into()))
+            }
+            protocol => Ok(protocol.as_bytes().to_vec()),
+        };
+        Self::items(node).into_iter().filter_map(|item| self.read(item, key, read)).collect()
+    }
+
+    fn route(
+        &mut self,
+        node: &Node,
+        key: &str,
+        from: &Node,
+        to: &Node,
+        alpn: Vec<Vec<u8>>,
+    ) -> Option<RouteConfig> {
+        let written = self.read(from, &format!("{key}.from"), |text| {
+            read_from(text).map(|(pattern, port)| (text.to_owned(), pattern, port))
+        });
+        let to_key = format!("{key}.to");
+        let to = match Self::items(to).as_slice() {
+            [one] => self.read(one, &to_key, read_to),
+            [] => {
+                let wrong = ("has no value".into(), "write tcp://HOST:PORT".into());
+                self.problem(&to.origin, &to_key, wrong);
+                None
+            }
+            [..] => {
+                let wrong = ("with several upstreams is not built yet".into(), "keep one".into());
+                self.problem(&to.origin, &to_key, wrong);
+                None
+            }
+        };
+        let (from, pattern, port) = written?;
+        let (origin, key) = (node.origin.clone(), key.to_owned());
+        Some(RouteConfig { origin, key, from, pattern, port, to: to?, alpn })
+    }
+}
+
+fn not_empty(text: &str) -> Result<&str, Wrong> {
+    if text.is_empty() {
+        return Err(("is empty".into(), "write a path, or drop the key".into()));
+    }
+    Ok(text)
+}
+
+fn named<T: Copy>(
+    text: &str,
+    names: impl IntoIterator<Item = (&'static str, T)> + Clone,
+    kind: &str,
+) -> Result<T, Wrong> {
+    let found = names.clone().into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    found.map(|(_, value)| value).ok_or_else(|| {
+        let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
+        (format!("{text:?} is no {kind} that is supported"), format!("choose of {}", names.join(", ")))
+    })
+}
+
+fn read_log_level(text: &str) -> Result<LogLevel, Wrong> {
+    Ok(match text {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "info" => LogLevel::Info,
+        "debug" => LogLevel::Debug,
+        "trace" => LogLevel::Trace,
+        _ => {
+            let remedy = "write error, warn, info, debug or trace";
+            return Err((format!("{text:?} is no level"), remedy.into()));
+        }
+    })
+}
+
+/// `10s`, `5m`, `36h`, `7d`, `500ms`; more than nothing.
+fn read_duration(text: &str) -> Result<Duration, Wrong> {
+    let wrong = |what: &str| {
+        Err((format!("{text:?} {what}"), "write a number and ms, s, m, h or d, like 30s".to_owned()))
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let Ok(number) = number.parse::<u64>() else { return wrong("is no duration") };
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" => return wrong("has no unit"),
+        _ => return wrong("has a unit that is not known"),
+    };
+    /// Longer is a mistake, and deadlines must stay within what clocks can add.
+    const LONGEST_MILLIS: u64 = 366 * 86_400_000;
+    match number.checked_mul(millis) {
+        Some(0) => wrong("is no time at all"),
+        Some(total) if total <= LONGEST_MILLIS => Ok(Duration::from_millis(total)),
+        _ => wrong("is longer than a year"),
+    }
+}
+
+/// `3` or `2-5`.
+fn read_core_range(text: &str) -> Result<std::ops::RangeInclusive<usize>, Wrong> {
+    /// The most cores that Linux is built for (CONFIG_NR_CPUS).
+    const MOST_CORES: usize = 8192;
+    let wrong = || (format!("{text:?} is no core"), "write numbers like 0,2-5".to_owned());
+    let number = |text: &str| {
+        usize::from_str(text.trim()).ok().filter(|core| *core < MOST_CORES).ok_or_else(wrong)
+    };
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    if first > last { Err(wrong()) } else { Ok(first..=last) }
+}
+
+fn read_address(text: &str) -> Result<ListenAddress, Wrong> {
+    let wrong = |what: &str, remedy: String| Err((format!("{text:?} {what}"), remedy));
+    if let Ok(address) = SocketAddr::from_str(text) {
+        return Ok(ListenAddress::Ip(address));
+    }
+    if let Ok(ip) = std::net::IpAddr::from_str(text) {
+        return wrong("has no port", format!("write {}", SocketAddr::new(ip, 443)));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return wrong("has no port", "write HOST:PORT or :PORT, like :443".into());
+    };
+    let Ok(port) = u16::from_str(port) else {
+        return wrong("has no valid port", "write a number up to 65535 after the colon".into());
+    };
+    match host {
+        "" | "*" => Ok(ListenAddress::Every { port }),
+        "localhost" => Ok(ListenAddress::Localhost { port }),
+        _ => wrong("names no address", "write an IP address, localhost, or nothing before the colon".into()),
+    }
+}
+
+fn read_from(text: &str) -> Result<(Pattern, Option<u16>), Wrong> {
+    let wrong = |what: String, remedy: &str| Err((what, remedy.to_owned()));
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return wrong(format!("{text:?} has no scheme"), "write https://HOST");
+    };
+    if scheme != "https" {
+        return wrong(format!("{scheme:?} is no scheme for clients"), "write https://HOST");
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#', '@']) {
+        return wrong(
+            format!("{text:?} is more than a host"),
+            "write https://HOST or https://HOST:PORT, without path or user",
+        );
+    }
+    let (host, port) = split_port(authority)?;
+    if host.is_empty() {
+        return wrong(format!("{text:?} has no host"), "write https://HOST");
+    }
+    match Pattern::parse(host) {
+        Ok(pattern) => Ok((pattern, port)),
+        Err(error) => wrong(format!("{host:?} {error}"), "write a name like app.example.com"),
+    }
+}
+
+fn read_to(text: &str) -> Result<UpstreamAddress, Wrong> {
+    let wrong = |what: String, remedy: String| Err((what, remedy));
+    let Some((scheme, authority)) = text.split_once("://").or_else(|| {
+        // unix:/path has no slashes of an authority.
+        text.split_once(':').filter(|(scheme, _)| *scheme == "unix")
+    }) else {
+        return wrong(format!("{text:?} has no scheme"), format!("write tcp://{text}"));
+    };
+    match scheme {
+        "tcp" => {}
+        "unix" | "tls" => {
+            let what = format!("{scheme} upstreams are not built yet");
+            return wrong(what, "write tcp://HOST:PORT".into());
+        }
+        "http" | "https" => {
+            let what = format!("{scheme}:// is no kind of upstream: bytes are relayed as they are");
+            return wrong(what, format!("write tcp://{}", authority.trim_end_matches('/')));
+        }
+        _ => {
+            let what = format!("{scheme:?} is no kind of upstream");
+            return wrong(what, "write tcp://HOST:PORT".into());
+        }
+    }
+    if authority.contains(['/', '?', '#', '@']) {
+        return wrong(format!("{text:?} is more than host and port"), "write tcp://HOST:PORT".into());
+    }
+    let (host, port) = split_port(authority)?;
+    let Some(port) = port.filter(|port| *port > 0) else {
+        return wrong(format!("{text:?} has no port"), format!("write tcp://{authority}:80"));
+    };
+    match ServerName::parse(host) {
+        Ok(name) => Ok(UpstreamAddress::Tcp { host: name.to_string(), port }),
+        Err(error) => wrong(format!("{host:?} {error}"), "write tcp://HOST:PORT".into()),
+    }
+}
+
+/// `host`, `host:port`, `[::1]` and `[::1]:port`; the brackets stay.
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), Wrong> {
+    let after_brackets = authority.rfind(']').map_or(0, |at| at + 1);
+    let Some(colon) = authority[after_brackets..].rfind(':') else { return Ok((authority, None)) };
+    let (host, port) = authority.split_at(after_brackets + colon);
+    if after_brackets == 0 && host.contains(':') {
+        let what = format!("{authority:?} is an IPv6 address without brackets");
+        return Err((what, format!("write [{authority}]")));
+    }
+    match u16::from_str(&port[1..]) {
+        Ok(port) => Ok((host, Some(port))),
+        Err(_) => {
+            let what = format!("{:?} is no port", &port[1..]);
+            Err((what, "write a number up to 65535".into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::yaml;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check_yaml(text: &str) -> Result<Config, Vec<String>> {
+        let mut layers = Layers { usual_data_dir: "/data".into(), ..Layers::default() };
+        for Entry { key, node } in yaml::read(Path::new("f"), text).expect("valid YAML") {
+            let option = super::super::options::find(&key).expect("a key");
+            if node.value != Value::Unset {
+                layers.values.insert(option.key, node);
+            }
+        }
+        check(&layers).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        let config = check(&Layers::default()).unwrap();
+        assert_eq!(config.address, [ListenAddress::Every { port: 443 }]);
+        assert_eq!(config.idle_timeout, Duration::from_secs(600));
+        let first = Layers { nothing_configured: true, ..Layers::default() };
+        assert_eq!(check(&first).unwrap().address, [ListenAddress::Localhost { port: 8443 }]);
+    }
+
+    #[test]
+    fn a_whole_file_is_understood() {
+        let config = check_yaml(
+            "address: [':443', '[::1]:8443', 'localhost:9']\ncores: 0,2-4\ncertificates:\n- /certs\n- cert: a.pem\n  key: b.pem\n\
+             routes:\n- from: https://Bücher.example:8443\n  to: tcp://[::1]:80\n  alpn: [h2]\n- from: https://*\n  to: [tcp://db:5432]\n\
+             ticket_rotation: 7d\nlog_format: json\ntls_min_version: 1.3\ntls_groups: [p-256, X25519]\n",
+        )
+        .unwrap();
+        assert_eq!(config.address.len(), 3);
+        assert_eq!(config.cores, Some(vec![0, 2, 3, 4]));
+        assert_eq!(config.certificates[0].place, CertificatePlace::Directory("/certs".into()));
+        assert_eq!(config.certificates[1].key, "certificates[1]");
+        assert_eq!(config.routes[0].pattern.to_string(), "xn--bcher-kva.example");
+        assert_eq!(config.routes[0].port, Some(8443));
+        assert_eq!(config.routes[0].to.to_string(), "tcp://[::1]:80");
+        assert_eq!(config.routes[1].pattern, Pattern::Any);
+        assert_eq!(config.tls_groups, Some(vec![NamedGroup::secp256r1, NamedGroup::X25519]));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_place_and_a_remedy() {
+        for (text, expected) in [
+            ("address: 443\n", "f:1 address: \"443\" has no port; write HOST:PORT or :PORT, like :443"),
+            ("address: ::1\n", "f:1 address: \"::1\" has no port; write [::1]:443"),
+            ("address: example.com:443\n", "f:1 address: \"example.com:443\" names no address; write an IP address, localhost, or nothing before the colon"),
+            ("address: []\n", "f:1 address: is an empty list; write something, or drop the key"),
+            ("cores: 3-1\n", "f:1 cores: \"3-1\" is no core; write numbers like 0,2-5"),
+            ("idle_timeout: 10\n", "f:1 idle_timeout: \"10\" has no unit; write a number and ms, s, m, h or d, like 30s"),
+            ("idle_timeout: 0s\n", "f:1 idle_timeout: \"0s\" is no time at all; write a number and ms, s, m, h or d, like 30s"),
+            ("idle_timeout: [1s]\n", "f:1 idle_timeout: is a list; write one value"),
+            ("tls_min_version: 1.1\n", "f:1 tls_min_version: \"1.1\" is no version; write 1.2 or 1.3"),
+            ("tls_min_version: 1.3\ntls_cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n", "f:2 tls_cipher_suites: has no suite of TLS 1.3, which tls_min_version asks for; add TLS_AES_128_GCM_SHA256"),
+            ("certificates:\n- cert: a\n  ocsp: b\n  kye: c\n", "f:3 certificates[0].ocsp: is not built yet; leave it out"),
+            ("routes:\n- from: https://a.example\n", "f:2 routes[0]: has no to; write to: tcp://HOST:PORT"),
+            ("routes:\n- from: http://a.example\n  to: tcp://b:1\n", "f:2 routes[0].from: \"http\" is no scheme for clients; write https://HOST"),
+            ("routes:\n- from: https://a.example/x\n  to: tcp://b:1\n", "f:2 routes[0].from: \"https://a.example/x\" is more than a host; write https://HOST or https://HOST:PORT, without path or user"),
+            ("routes:\n- from: https://a.*.b\n  to: tcp://b:1\n", "f:2 routes[0].from: \"a.*.b\" may have * only as its whole first label, like *.example.com; write a name like app.example.com"),
+            ("routes:\n- from: https://a.example\n  to: tcp://b\n", "f:3 routes[0].to: \"tcp://b\" has no port; write tcp://b:80"),
+            ("routes:\n- from: https://a.example\n  to: 10.0.0.5:80\n", "f:3 routes[0].to: \"10.0.0.5:80\" has no scheme; write tcp://10.0.0.5:80"),
+            ("routes:\n- from: https://a.example\n  to: http://b:80/\n", "f:3 routes[0].to: http:// is no kind of upstream: bytes are relayed as they are; write tcp://b:80"),
+            ("routes:\n- from: https://a.example\n  to: unix:/run/x\n", "f:3 routes[0].to: unix upstreams are not built yet; write tcp://HOST:PORT"),
+            ("routes:\n- from: https://a.example\n  to: [tcp://b:1, tcp://c:1]\n", "f:3 routes[0].to: with several upstreams is not built yet; keep one"),
+            ("routes:\n- from: https://a.example\n  to: tcp://b:1\n- from: https://A.EXAMPLE\n  to: tcp://c:1\n", "f:4 routes[1].from: https://A.EXAMPLE is the host of routes[0] (f:2) too; keep one of the two routes"),
+            ("routes:\n- from: https://a.example\n  to: tcp://b:1\n  send_proxy: v2\n", "f:4 routes[0].send_proxy: is not built yet; leave it out"),
+            ("routes:\n- form: https://a.example\n  to: tcp://b:1\n", "f:2 routes[0].form: is no key; did you mean from?"),
+            ("routes:\n- from: https://a.example\n  to: tcp://b:1\n  alpn: [acme-tls/1]\n", "f:4 routes[0].alpn: acme-tls/1 belongs to the CA's validation (RFC 8737), not to clients; leave it out"),
+            ("default_server_name: '*.example.com'\n", "f:1 default_server_name: \"*.example.com\" is neither a DNS name nor an IP address; write one name, like example.com"),
+        ] {
+            let problems = check_yaml(text).expect_err(text);
+            assert!(problems.iter().any(|problem| problem == expected), "{text}\n{problems:#?}");
+        }
+    }
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let problems = check_yaml("address: x\ncores: y\nidle_timeout: z\n").unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_makes_it_panic(key in 0usize..16, text in "\\PC{0,30}") {
+            let option = &super::super::options::OPTIONS[key];
+            let origin = Origin::Environment("X".into());
+            for value in [
+                Value::Scalar(text.clone()),
+                Value::List(vec![Node { origin: origin.clone(), value: Value::Scalar(text.clone()) }]),
+                Value::Map(vec![Entry { key: text.clone(), node: Node { origin: origin.clone(), value: Value::Scalar(text.clone()) } }]),
+            ] {
+                let mut layers = Layers::default();
+                layers.values.insert(option.key, Node { origin: origin.clone(), value });
+                let _ = check(&layers);
+            }
+        }
+
+        #[test]
+        fn durations_read_back(number in 1u64..100_000, unit in 0usize..4) {
+            let (unit, millis) = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)][unit];
+            let read = read_duration(&format!("{number}{unit}"));
+            if number * millis <= 366 * 86_400_000 {
+                prop_assert_eq!(read, Ok(Duration::from_millis(number * millis)));
+            } else {
+                prop_assert!(read.is_err());
+            }
+        }
+
+        #[test]
+        fn routes_of_any_text_do_not_panic(text in "[a-z:/.\\[\\]*@=?#0-9]{0,40}") {
+            let _ = (read_from(&text), read_to(&text), read_address(&text));
+            let _ = (read_from(&format!("https://{text}")), read_to(&format!("tcp://{text}")));
+        }
+    }
+}

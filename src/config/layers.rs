@@ -1,0 +1,308 @@
+//! Reads what was written where: default < file < environment < flags, each value with its origin.
+//!
+//! The one file of this room that reads the disk and the environment.
+#![expect(clippy::disallowed_methods, reason = "the one file of this room that reads disk and environment")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::options::{self, Kind, OPTIONS, Opt, nearest};
+use super::problem::{Origin, Problem};
+use super::yaml;
+
+/// Read when no other file is named, if it is there.
+const USUAL_FILE: &str = "/etc/ringgate/ringgate.yaml";
+/// Names the file, like `--config`.
+const FILE_VARIABLE: &str = "RINGGATE_CONFIG";
+const PREFIX: &str = "RINGGATE_";
+
+/// What stood on the command line. Kept, so that a reload reads the other layers again under it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub config_file: Option<PathBuf>,
+    /// Key and values, in the order of the flags.
+    pub flags: Vec<(&'static str, Vec<String>)>,
+}
+
+/// A value with its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub origin: Origin,
+    pub value: Value,
+}
+
+/// What a value is made of; scalars are as they were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Unset,
+    Scalar(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// One key of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub node: Node,
+}
+
+/// The layers, laid over one another.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// By option key; what stands in a higher layer hides the whole value below.
+    pub values: BTreeMap<&'static str, Node>,
+    /// What could not be read at all.
+    pub problems: Vec<Problem>,
+    /// No file, no variable and no flag set anything.
+    pub nothing_configured: bool,
+    /// Where data lives when nobody says.
+    pub usual_data_dir: PathBuf,
+}
+
+impl Layers {
+    /// Where the value in force was written.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.values.get(key).map_or(Origin::Default, |node| node.origin.clone())
+    }
+
+    fn set(&mut self, option: &'static Opt, node: Node) {
+        if !option.built {
+            self.problems.push(not_built(&node.origin, option.key));
+        } else if node.value != Value::Unset {
+            self.values.insert(option.key, node);
+        }
+    }
+}
+
+/// The words for a key that INTERFACE promises and nobody has built.
+pub fn not_built(origin: &Origin, key: &str) -> Problem {
+    Problem::new(origin, key, "is not built yet", "leave it out")
+}
+
+/// The words for a key that nobody knows.
+pub fn unknown<'a>(
+    origin: &Origin,
+    key: &str,
+    valid: impl IntoIterator<Item = &'a str>,
+) -> Problem {
+    let remedy = match nearest(key, valid) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "'ringgate run --help' lists the keys".to_owned(),
+    };
+    Problem::new(origin, key, "is no key", remedy)
+}
+
+/// Reads the file, the environment and the flags.
+pub fn read(written: &Written) -> Layers {
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    lay(written, &environment, |path| {
+        std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => None,
+            _ => Some(error.to_string()),
+        })
+    })
+}
+
+/// `read_file` says `Err(None)` for a file that is not there.
+fn lay(
+    written: &Written,
+    environment: &BTreeMap<String, String>,
+    read_file: impl Fn(&Path) -> Result<String, Option<String>>,
+) -> Layers {
+    let mut layers =
+        Layers { usual_data_dir: usual_data_dir(environment), ..Layers::default() };
+    let named = written
+        .config_file
+        .clone()
+        .or_else(|| environment.get(FILE_VARIABLE).map(PathBuf::from));
+    let path = named.clone().unwrap_or_else(|| USUAL_FILE.into());
+    let has_file = match (read_file(&path), &named) {
+        (Ok(text), _) => {
+            read_yaml(&mut layers, &path, &text);
+            true
+        }
+        (Err(None), None) => false,
+        (Err(why), _) => {
+            let what = match why {
+                None => "there is no such file".to_owned(),
+                Some(why) => format!("cannot be read: {why}"),
+            };
+            let origin = Origin::File { path, line: 0 };
+            layers.problems.push(Problem::new(&origin, "", what, "name another with --config"));
+            true
+        }
+    };
+    let before = layers.values.len() + layers.problems.len();
+    read_environment(&mut layers, environment);
+    read_flags(&mut layers, &written.flags);
+    let more = layers.values.len() + layers.problems.len() > before;
+    layers.nothing_configured = !has_file && !more && written.flags.is_empty();
+    layers
+}
+
+fn read_yaml(layers: &mut Layers, path: &Path, text: &str) {
+    let entries = match yaml::read(path, text) {
+        Ok(entries) => entries,
+        Err(problem) => return layers.problems.push(problem),
+    };
+    for Entry { key, node } in entries {
+        match options::find(&key) {
+            Some(option) => layers.set(option, node),
+            None => {
+                let keys = OPTIONS.iter().filter(|option| option.built).map(|option| option.key);
+                layers.problems.push(unknown(&node.origin, &key, keys));
+            }
+        }
+    }
+}
+
+fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>) {
+    for option in OPTIONS {
+        // RINGGATE_X beats bare X.
+        let names = [Some(option.environment()), option.bare_environment()];
+        let found = names.into_iter().flatten().find_map(|name| {
+            let text = environment.get(&name)?;
+            Some((name, text))
+        });
+        if let Some((name, text)) = found {
+            let origin = Origin::Environment(name);
+            layers.set(option, written_node(option.kind, &origin, std::slice::from_ref(text)));
+        }
+    }
+    for name in environment.keys() {
+        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let key = key.to_lowercase();
+        if name != FILE_VARIABLE && options::find(&key).is_none() {
+            let names: Vec<_> = OPTIONS.iter().filter(|o| o.built).map(Opt::environment).collect();
+            let origin = Origin::Environment(name.clone());
+            let keys = OPTIONS.iter().filter(|option| option.built).map(|option| option.key);
+            let remedy = match nearest(&key, keys).and_then(options::find) {
+                Some(meant) => format!("did you mean {}?", meant.environment()),
+                None => format!("names that are read begin like {}", names.first().map_or("", |n| n)),
+            };
+            layers.problems.push(Problem::new(&origin, "", "sets nothing", remedy));
+        }
+    }
+}
+
+fn read_flags(layers: &mut Layers, flags: &[(&'static str, Vec<String>)]) {
+    for (key, texts) in flags {
+        if let Some(option) = options::find(key) {
+            let origin = Origin::Flag(option.flag());
+            layers.set(option, written_node(option.kind, &origin, texts));
+        }
+    }
+}
+
+/// A value from flags or the environment: lists are comma-separated, or the flag is repeated.
+fn written_node(kind: Kind, origin: &Origin, texts: &[String]) -> Node {
+    let scalar = |text: &str| Node {
+        origin: origin.clone(),
+        value: Value::Scalar(text.trim().to_owned()),
+    };
+    let value = match kind {
+        Kind::List | Kind::Certificates | Kind::Routes => Value::List(
+            texts
+                .iter()
+                .flat_map(|text| text.split(','))
+                .filter(|text| !text.trim().is_empty())
+                .map(scalar)
+                .collect(),
+        ),
+        Kind::Text | Kind::Path | Kind::Bool | Kind::Duration | Kind::Choice(_) => {
+            match texts.last() {
+                Some(text) => Value::Scalar(text.trim().to_owned()),
+                None => Value::Unset,
+            }
+        }
+    };
+    Node { origin: origin.clone(), value }
+}
+
+fn usual_data_dir(environment: &BTreeMap<String, String>) -> PathBuf {
+    let set = |name: &str| environment.get(name).filter(|text| !text.is_empty());
+    if let Some(first) = set("STATE_DIRECTORY").and_then(|list| list.split(':').next()) {
+        return first.into();
+    }
+    if let Some(data) = set("XDG_DATA_HOME") {
+        return Path::new(data).join("ringgate");
+    }
+    match set("HOME") {
+        Some(home) => Path::new(home).join(".local/share/ringgate"),
+        None => "/var/lib/ringgate".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lay_out(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Layers {
+        let environment =
+            environment.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+        let written = Written {
+            config_file: None,
+            flags: flags.iter().map(|(key, text)| (*key, vec![text.to_string()])).collect(),
+        };
+        lay(&written, &environment, |_| file.map(str::to_owned).ok_or(None))
+    }
+
+    fn text(layers: &Layers, key: &str) -> (String, String) {
+        let node = &layers.values[key];
+        let Value::Scalar(text) = &node.value else { panic!("{node:?}") };
+        (text.clone(), node.origin.to_string())
+    }
+
+    #[test]
+    fn flags_beat_environment_beats_file() {
+        let file = Some("log_level: debug\nidle_timeout: 1m\nconnect_timeout: 1s\n");
+        let environment = [("RINGGATE_IDLE_TIMEOUT", "2m"), ("LOG_LEVEL", "warn"), ("RINGGATE_LOG_LEVEL", "error")];
+        let layers = lay_out(file, &environment, &[("idle_timeout", "3m")]);
+        assert_eq!(layers.problems, []);
+        assert_eq!(text(&layers, "idle_timeout"), ("3m".into(), "--idle-timeout".into()));
+        assert_eq!(text(&layers, "log_level"), ("error".into(), "RINGGATE_LOG_LEVEL".into()));
+        assert_eq!(text(&layers, "connect_timeout"), ("1s".into(), "/etc/ringgate/ringgate.yaml:3".into()));
+        assert!(!layers.nothing_configured);
+        assert!(lay_out(None, &[("HOME", "/root")], &[]).nothing_configured);
+    }
+
+    #[test]
+    fn keys_that_are_unknown_or_not_built_are_problems() {
+        let layers = lay_out(
+            Some("idle_timout: 1m\nautocert: true\n"),
+            &[("AUTOCERT_EMAIL", "a@b"), ("RINGGATE_ADRESS", ":1"), ("ADRESS", ":1")],
+            &[("ocsp_stapling", "no")],
+        );
+        let problems: Vec<_> = layers.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            [
+                "/etc/ringgate/ringgate.yaml:1 idle_timout: is no key; did you mean idle_timeout?",
+                "/etc/ringgate/ringgate.yaml:2 autocert: is not built yet; leave it out",
+                "AUTOCERT_EMAIL autocert_email: is not built yet; leave it out",
+                "RINGGATE_ADRESS: sets nothing; did you mean RINGGATE_ADDRESS?",
+                "--ocsp-stapling ocsp_stapling: is not built yet; leave it out",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_be_there_and_the_usual_one_need_not() {
+        let written = Written { config_file: Some("/nowhere.yaml".into()), flags: Vec::new() };
+        let layers = lay(&written, &BTreeMap::new(), |_| Err(None));
+        assert_eq!(layers.problems[0].to_string(), "/nowhere.yaml: there is no such file; name another with --config");
+        assert_eq!(lay(&Written::default(), &BTreeMap::new(), |_| Err(None)).problems, []);
+    }
+
+    #[test]
+    fn data_lives_where_the_environment_says() {
+        let dir = |environment: &[(&str, &str)]| lay_out(None, environment, &[]).usual_data_dir;
+        assert_eq!(dir(&[("STATE_DIRECTORY", "/a:/b"), ("HOME", "/h")]), Path::new("/a"));
+        assert_eq!(dir(&[("XDG_DATA_HOME", "/x"), ("HOME", "/h")]), Path::new("/x/ringgate"));
+        assert_eq!(dir(&[("HOME", "/h")]), Path::new("/h/.local/share/ringgate"));
+        assert_eq!(dir(&[]), Path::new("/var/lib/ringgate"));
+    }
+}

@@ -1,0 +1,256 @@
+//! THE table: every option once. Flags, environment names, YAML keys and the help text derive from it.
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Path,
+    Bool,
+    Duration,
+    /// A list of texts; in flags and environment separated by commas.
+    List,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of files, directories or maps.
+    Certificates,
+    /// A list of maps, or `FROM=TO` in flags and environment.
+    Routes,
+}
+
+/// One option.
+#[derive(Debug)]
+pub struct Opt {
+    /// The YAML key; flag and environment names derive from it.
+    pub key: &'static str,
+    pub kind: Kind,
+    /// As help shows it.
+    pub default: &'static str,
+    /// Pomerium has it too, so its bare name is read from the environment.
+    pub bare: bool,
+    /// Not built yet: refused with those words, never ignored.
+    pub built: bool,
+    pub help: &'static str,
+    /// Why the default is what it is.
+    pub why: &'static str,
+}
+
+const fn built(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    bare: bool,
+    help: &'static str,
+    why: &'static str,
+) -> Opt {
+    Opt { key, kind, default, bare, built: true, help, why }
+}
+
+const fn not_built(key: &'static str, bare: bool) -> Opt {
+    Opt { key, kind: Kind::Text, default: "", bare, built: false, help: "", why: "" }
+}
+
+/// Every option, in the order of the help text.
+pub static OPTIONS: &[Opt] = &[
+    built(
+        "address", Kind::List, ":443; localhost:8443 with no configuration at all", true,
+        "Where to listen: HOST:PORT or :PORT, one or several.",
+        "the port of https; without configuration one that needs no root",
+    ),
+    built(
+        "routes", Kind::Routes, "none: a built-in page", true,
+        "What to serve: FROM=TO, like https://app.example.com=tcp://127.0.0.1:8080; may be repeated (--route).",
+        "with nothing to serve, the built-in page shows that TLS works",
+    ),
+    built(
+        "certificates", Kind::Certificates, "none", true,
+        "Directories of pairs, or CERT:KEY pairs. Names that none covers get a certificate from the local CA.",
+        "a name without a certificate of its own works at once, for whoever trusts the local CA",
+    ),
+    built(
+        "default_server_name", Kind::Text, "unset", false,
+        "Whose certificate and route serve a client that sends no or an unknown server name.",
+        "a wrong certificate helps nobody: unset, such clients get the alert unrecognized_name",
+    ),
+    built(
+        "data_dir", Kind::Path, "$STATE_DIRECTORY, $XDG_DATA_HOME/ringgate, $HOME/.local/share/ringgate or /var/lib/ringgate", false,
+        "Where the local CA is kept.",
+        "the first of these that the environment knows",
+    ),
+    built(
+        "cores", Kind::List, "all that the process may run on", false,
+        "Cores for workers, one pinned thread each: 0,2-5.",
+        "capped by the cgroup's CPU quota: more threads than that only wait for each other",
+    ),
+    built(
+        "tls_min_version", Kind::Choice(&["1.2", "1.3"]), "1.2", false,
+        "The oldest TLS version on offer.",
+        "TLS 1.2 with AEAD suites is sound, and older clients have nothing else",
+    ),
+    built(
+        "tls_cipher_suites", Kind::List, "ours, TLS_AES_128_GCM_SHA256 first", false,
+        "Cipher suites by IANA name, in server order.",
+        "the first is the cheapest that is strong; ChaCha20 goes first for clients that put it first",
+    ),
+    built(
+        "tls_groups", Kind::List, "X25519MLKEM768,X25519,secp256r1,secp384r1", false,
+        "Key exchange groups by IANA name, in server order.",
+        "post-quantum where the client has it, then the cheapest",
+    ),
+    built(
+        "ticket_rotation", Kind::Duration, "12h", false,
+        "How often the ticket key changes; a ticket opens for two rotations.",
+        "a day of resumption; a ticket key that leaks opens no more than that",
+    ),
+    built(
+        "handshake_timeout", Kind::Duration, "10s", false,
+        "From the accept to the end of the TLS handshake.",
+        "three round trips on the worst mobile network",
+    ),
+    built(
+        "connect_timeout", Kind::Duration, "5s", false,
+        "To connect to one endpoint of an upstream.",
+        "a lost SYN is sent again after 1 and after 3 seconds",
+    ),
+    built(
+        "idle_timeout", Kind::Duration, "10m", false,
+        "A connection that moves no byte for this long is closed.",
+        "longer than keep-alive pings, shorter than a day of dead peers",
+    ),
+    built(
+        "shutdown_timeout", Kind::Duration, "30s", false,
+        "How long connections may go on after SIGTERM.",
+        "shorter than systemd's 90 seconds; it ends at once when nothing is open",
+    ),
+    built(
+        "log_format", Kind::Choice(&["text", "json"]), "text on a terminal, json otherwise", false,
+        "How log lines look.",
+        "a person reads terminals, a program reads pipes",
+    ),
+    built(
+        "log_level", Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "info", true,
+        "What is logged.",
+        "info says nothing while nothing happens",
+    ),
+    not_built("http_redirect_addr", true),
+    not_built("accept_proxy", false),
+    not_built("autocert", true),
+    not_built("autocert_ca", true),
+    not_built("autocert_use_staging", true),
+    not_built("autocert_email", true),
+    not_built("autocert_must_staple", true),
+    not_built("autocert_dir", true),
+    not_built("autocert_eab_key_id", true),
+    not_built("autocert_eab_mac_key", true),
+    not_built("autocert_trusted_ca", true),
+    not_built("autocert_trusted_ca_file", true),
+    not_built("autocert_hosts", false),
+    not_built("authenticate_service_url", true),
+    not_built("autocert_key_type", false),
+    not_built("autocert_profile", false),
+    not_built("autocert_challenges", false),
+    not_built("autocert_on_demand", false),
+    not_built("autocert_resolvers", false),
+    not_built("autocert_until_issued", false),
+    not_built("autocert_hook", false),
+    not_built("system_certificates", false),
+    not_built("ocsp_stapling", false),
+];
+
+/// The keys of a route that are built.
+pub const ROUTE_KEYS: &[&str] = &["from", "to", "alpn"];
+/// The keys of a route that are not built yet.
+pub const ROUTE_KEYS_NOT_BUILT: &[&str] = &[
+    "load_balancing_policy",
+    "send_proxy",
+    "tls_custom_ca_file",
+    "tls_server_name",
+    "tls_skip_verify",
+    "tls_client_cert_file",
+    "tls_client_key_file",
+];
+/// The keys of an entry of `certificates` that are built.
+pub const CERTIFICATE_KEYS: &[&str] = &["cert", "key"];
+/// The keys of an entry of `certificates` that are not built yet.
+pub const CERTIFICATE_KEYS_NOT_BUILT: &[&str] = &["ocsp"];
+
+/// The option of this key.
+pub fn find(key: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|option| option.key == key)
+}
+
+impl Opt {
+    /// `--idle-timeout`.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.key.replace('_', "-"))
+    }
+
+    /// `RINGGATE_IDLE_TIMEOUT`.
+    pub fn environment(&self) -> String {
+        format!("RINGGATE_{}", self.key.to_uppercase())
+    }
+
+    /// `IDLE_TIMEOUT`, if Pomerium reads it too.
+    pub fn bare_environment(&self) -> Option<String> {
+        self.bare.then(|| self.key.to_uppercase())
+    }
+}
+
+/// The most similar of `valid`, if it is similar enough to be what was meant.
+pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let written = written.replace('-', "_").to_lowercase();
+    let (distance, nearest) =
+        valid.into_iter().map(|key| (edit_distance(&written, key), key)).min()?;
+    (distance <= written.chars().count().max(3) / 3).then_some(nearest)
+}
+
+/// Letters to insert, delete, replace or swap with their neighbour to make `b` of `a` (optimal string
+/// alignment).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_finds_the_one_that_was_meant() {
+        let keys = || OPTIONS.iter().map(|option| option.key);
+        for (written, meant) in [
+            ("idle_timout", Some("idle_timeout")),
+            ("Idle-Timeout", Some("idle_timeout")),
+            ("adress", Some("address")),
+            ("route", Some("routes")),
+            ("color", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(written, keys()), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn every_built_option_says_what_it_does_and_why() {
+        for option in OPTIONS.iter().filter(|option| option.built) {
+            assert!(option.help.ends_with('.') && !option.why.is_empty(), "{}", option.key);
+            assert!(!option.default.is_empty(), "{}", option.key);
+        }
+        let mut keys: Vec<_> = OPTIONS.iter().map(|option| option.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), OPTIONS.len());
+    }
+}

@@ -1,0 +1,13 @@
+//! The control plane: one low-priority thread that learns, stores, and publishes.
+
+pub mod certified;
+pub mod load;
+pub mod local_ca;
+pub mod plane;
+pub mod precedence;
+pub mod prepare;
+pub mod publisher;
+pub mod reload;
+pub mod reports;
+pub mod tickets;
+pub mod upstreams;

@@ -1,0 +1,248 @@
+//! From a checked configuration to what is served by it: certificates, routes and settings.
+//!
+//! Start-up, reload and `ringgate check` share this path. Nothing that is served changes here: the caller
+//! publishes the outcome, or reports the problems and goes on with what there was.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::clock::Moment;
+use crate::config::problem::{Origin, Problem};
+use crate::config::{Config, UpstreamAddress};
+use crate::name::{Pattern, ServerName};
+use crate::snapshot::{EdgeSettings, NameMap, Route, Routes, Target, TlsSettings, UpstreamId};
+
+use super::certified::Certified;
+use super::load::load;
+use super::local_ca::LocalCa;
+use super::precedence::Covering;
+
+/// Everything that a snapshot is built from, but for the ticket keys and the upstreams' addresses.
+pub struct Prepared {
+    pub settings: Arc<EdgeSettings>,
+    pub by_hand: Vec<Arc<Certified>>,
+    /// Patterns that only the local CA serves.
+    pub local_names: Vec<Pattern>,
+    pub local: Vec<Arc<Certified>>,
+    pub local_ca: Option<LocalCa>,
+    pub routes: Arc<Routes>,
+    /// Indexed by `UpstreamId`.
+    pub upstreams: Vec<UpstreamAddress>,
+    /// Kept so that equal settings stay one `Arc` across reloads: workers know them by address.
+    pub tls_settings: Vec<Arc<TlsSettings>>,
+    pub warnings: Vec<String>,
+}
+
+/// What preparing may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Opens the local CA, making it if there is none, and issues its leaves.
+    Serve,
+    /// Changes nothing on disk.
+    Check,
+}
+
+/// Prepares `config` for listeners on `ports`. `previous` lends what has not changed.
+///
+/// # Errors
+/// Every certificate that cannot be served and, in [`Mode::Serve`], a local CA that cannot be used.
+pub fn prepare(
+    config: &Config,
+    ports: &[u16],
+    previous: Option<&Prepared>,
+    mode: Mode,
+    threads: usize,
+    now: Moment,
+) -> Result<Prepared, Vec<Problem>> {
+    let known = previous.map(|previous| previous.by_hand.as_slice()).unwrap_or_default();
+    let loaded = load(&config.certificates, threads, known, now);
+    let mut problems = loaded.problems;
+    let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+
+    let covering = Covering::new(&loaded.certified);
+    let local_names: Vec<Pattern> =
+        served_names(config).into_iter().filter(|pattern| !covering.covers(pattern)).collect();
+    warnings.extend(local_names.iter().filter_map(warn_of_local_name));
+    let local_names: Vec<Pattern> =
+        local_names.into_iter().filter(|pattern| *pattern != Pattern::Any).collect();
+
+    let mut local_ca = None;
+    let mut local = Vec::new();
+    if mode == Mode::Serve && !local_names.is_empty() {
+        let dir = config.data_dir.join("local-ca");
+        match issue_local(&dir, &local_names, now) {
+            Ok((ca, leaves, notes)) => {
+                local_ca = Some(ca);
+                local = leaves;
+                warnings.extend(notes);
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+
+    let mut tls_settings = TlsSettingsPool {
+        pool: previous.map(|previous| previous.tls_settings.clone()).unwrap_or_default(),
+        used: Vec::new(),
+    };
+    let (routes, upstreams) = build_routes(config, ports, &mut tls_settings);
+    Ok(Prepared {
+        settings: Arc::new(EdgeSettings {
+            handshake_timeout: config.handshake_timeout,
+            connect_timeout: config.connect_timeout,
+            idle_timeout: config.idle_timeout,
+            default_server_name: config.default_server_name.clone(),
+        }),
+        by_hand: loaded.certified,
+        local_names,
+        local,
+        local_ca,
+        routes: Arc::new(routes),
+        upstreams,
+        tls_settings: tls_settings.used,
+        warnings,
+    })
+}
+
+/// The names that must have a certificate.
+fn served_names(config: &Config) -> Vec<Pattern> {
+    if config.routes.is_empty() {
+        return page_names(config);
+    }
+    let mut names: Vec<_> = config.routes.iter().map(|route| route.pattern.clone()).collect();
+    names.extend(config.default_server_name.iter().cloned().map(Pattern::Exact));
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The names that the built-in page answers to.
+fn page_names(config: &Config) -> Vec<Pattern> {
+    let local = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+    let listening =
+        config.address.iter().filter_map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
+    let mut names: Vec<_> = local
+        .into_iter()
+        .chain(listening)
+        .map(ServerName::from_ip)
+        .chain(ServerName::parse("localhost"))
+        .chain(config.default_server_name.clone())
+        .map(Pattern::Exact)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn warn_of_local_name(pattern: &Pattern) -> Option<String> {
+    let name = match pattern {
+        Pattern::Any => {
+            return Some(
+                "the route * has no certificate of its own: only names that 'certificates' cover are served by it"
+                    .into(),
+            );
+        }
+        Pattern::Exact(name) | Pattern::Wildcard(name) => name,
+    };
+    (!name.is_private()).then(|| {
+        format!(
+            "{pattern} is a public name served with a certificate from the LOCAL CA, which no browser trusts; list a certificate for it under 'certificates'"
+        )
+    })
+}
+
+fn issue_local(
+    dir: &std::path::Path,
+    names: &[Pattern],
+    now: Moment,
+) -> Result<(LocalCa, Vec<Arc<Certified>>, Vec<String>), Problem> {
+    let problem = |error: &dyn std::fmt::Display| {
+        Problem::new(
+            &Origin::Default,
+            "data_dir",
+            format!("the local CA cannot be used: {error}"),
+            "make the directory writable, or name another one with data_dir",
+        )
+    };
+    let (ca, mut notes) = LocalCa::open(dir, now).map_err(|error| problem(&error))?;
+    let mut leaves = Vec::with_capacity(names.len());
+    for name in names {
+        let (leaf, note) = ca.leaf(name, now).map_err(|error| problem(&error))?;
+        leaves.push(leaf);
+        notes.extend(note);
+    }
+    Ok((ca, leaves, notes))
+}
+
+struct TlsSettingsPool {
+    /// Of the configuration before.
+    pool: Vec<Arc<TlsSettings>>,
+    used: Vec<Arc<TlsSettings>>,
+}
+
+impl TlsSettingsPool {
+    fn get(&mut self, wanted: TlsSettings) -> Arc<TlsSettings> {
+        let mut known = self.used.iter().chain(&self.pool);
+        if let Some(found) = known.find(|settings| ***settings == wanted) {
+            let found = found.clone();
+            if !self.used.iter().any(|settings| Arc::ptr_eq(settings, &found)) {
+                self.used.push(found.clone());
+            }
+            return found;
+        }
+        let new = Arc::new(wanted);
+        self.used.push(new.clone());
+        new
+    }
+}
+
+fn build_routes(
+    config: &Config,
+    ports: &[u16],
+    pool: &mut TlsSettingsPool,
+) -> (Routes, Vec<UpstreamAddress>) {
+    let settings = |alpn: Vec<Vec<u8>>| TlsSettings {
+        min_version: config.tls_min_version,
+        cipher_suites: config.tls_cipher_suites.clone(),
+        groups: config.tls_groups.clone(),
+        alpn,
+    };
+    let mut upstreams = Vec::new();
+    let mut ids: HashMap<UpstreamAddress, UpstreamId> = HashMap::new();
+    // Per route: where it applies, what it matches, what it is.
+    let mut routes: Vec<(Option<u16>, Pattern, Arc<Route>)> = Vec::new();
+    for route in &config.routes {
+        let id = *ids.entry(route.to.clone()).or_insert_with(|| {
+            upstreams.push(route.to.clone());
+            UpstreamId(upstreams.len() as u32 - 1)
+        });
+        let built = Route {
+            from: route.from.as_str().into(),
+            target: Target::Upstream(id),
+            tls: pool.get(settings(route.alpn.clone())),
+        };
+        // A port that no listener has is the public one in front of a NAT.
+        let port = route.port.filter(|port| ports.contains(port));
+        routes.push((port, route.pattern.clone(), Arc::new(built)));
+    }
+    if routes.is_empty() {
+        let page = Arc::new(Route {
+            from: "the built-in page".into(),
+            target: Target::Page,
+            tls: pool.get(settings(vec![b"http/1.1".to_vec()])),
+        });
+        routes.extend(page_names(config).into_iter().map(|name| (None, name, page.clone())));
+    }
+    let by_port = ports.iter().map(|port| {
+        // Those that name the port come last, so that they win over those that name none.
+        let mut here: Vec<_> =
+            routes.iter().filter(|(only, ..)| only.is_none_or(|only| only == *port)).collect();
+        here.sort_by_key(|(only, ..)| only.is_some());
+        let here = here.into_iter().map(|(_, pattern, route)| (pattern.clone(), route.clone()));
+        (*port, NameMap::build(here.collect::<Vec<_>>().into_iter()))
+    });
+    (Routes::new(by_port), upstreams)
+}

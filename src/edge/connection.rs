@@ -1,0 +1,188 @@
+//! The life of one connection, top to bottom: hello, choice, handshake, dial, relay.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::clock;
+use crate::name::ServerName;
+use crate::observe::counters::Report;
+use crate::observe::names::{Reason, Side};
+use crate::ring::{self, Socket};
+use crate::snapshot::Route;
+
+use super::deadline::Timed;
+use super::dial::dial;
+use super::ended::{Answer, Ended, PLAIN_HTTP_400};
+use super::handshake::{handshake, receive};
+use super::hello::{self, ClientHello, Destination, Reading, Sni};
+use super::limits::{LINGER, LINGER_BYTES};
+use super::line::{Line, Stage};
+use super::page;
+use super::records::Records;
+use super::relay::relay;
+use super::worker::{Timeouts, Worker};
+
+/// Serves one accepted connection to its end, and accounts for it.
+pub async fn serve(client: Socket, port: u16, worker: Rc<Worker>) {
+    let timeouts = worker.timeouts();
+    let entry = worker.enter(Line::new(client, clock::steady() + timeouts.handshake));
+    let life = life(&entry.line, port, &timeouts, &worker);
+    let ended = Timed::new(&entry.line, life).await;
+    if let Err(failure) = ended {
+        let Failure { ended, server_name, route } = *failure;
+        worker.counters().ended(ended.reason).add(1);
+        worker.report(|| Report {
+            side: ended.side,
+            reason: ended.reason,
+            client: entry.line.client().peer_address(),
+            server_name,
+            route: route.map(|route| route.from.clone()),
+            detail: ended.detail,
+        });
+    }
+}
+
+/// A connection that ended before its time, with what is known of it for the log.
+struct Failure {
+    ended: Ended,
+    server_name: Option<Box<str>>,
+    route: Option<Arc<Route>>,
+}
+
+async fn life(
+    line: &Line,
+    port: u16,
+    timeouts: &Timeouts,
+    worker: &Worker,
+) -> Result<(), Box<Failure>> {
+    // Boxed: an idle relay does not keep the room that a handshake needs.
+    let Greeted { route, destination, records, server_name } =
+        Box::pin(greet(line, port, worker)).await?;
+    let served = match destination {
+        Destination::Page => Box::pin(page::serve(line, worker, timeouts, records, server_name)).await,
+        Destination::Upstream(upstream) => match Box::pin(dial(line, timeouts, &upstream)).await {
+            Ok(socket) => {
+                drop(upstream);
+                relay(line, worker, timeouts.idle, records, socket).await
+            }
+            Err(ended) => Err(ended),
+        },
+    };
+    served.map_err(|ended| Box::new(Failure { ended, server_name: None, route: Some(route) }))
+}
+
+/// A client whose handshake is complete.
+struct Greeted {
+    route: Arc<Route>,
+    destination: Destination,
+    records: Records,
+    /// For the page, which shows it.
+    server_name: Option<Box<str>>,
+}
+
+/// From the first byte to the end of the handshake. A client that gets no further is told why.
+async fn greet(line: &Line, port: u16, worker: &Worker) -> Result<Greeted, Box<Failure>> {
+    let mut server_name = None;
+    match introduce(line, port, worker, &mut server_name).await {
+        Ok(greeted) => Ok(greeted),
+        Err(ended) => {
+            send_away(line, &ended).await;
+            Err(Box::new(Failure { ended, server_name, route: None }))
+        }
+    }
+}
+
+async fn introduce(
+    line: &Line,
+    port: u16,
+    worker: &Worker,
+    server_name: &mut Option<Box<str>>,
+) -> Result<Greeted, Ended> {
+    let (hello, input) = read_hello(line, worker).await?;
+    let local_address = || Some(ServerName::from_ip(line.client().local_address()?.ip()));
+    let choice =
+        worker.read(|snapshot| hello.choose(snapshot, port, local_address)).map_err(|reason| {
+            *server_name = Some(hello.server_name_for_log());
+            Ended::new(Side::Client, reason)
+        })?;
+    let config = worker
+        .configs()
+        .get(&choice.route.tls, hello.prefers_chacha20)
+        .map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
+    let records = handshake(line, worker, config, choice.certified_key, input).await.inspect_err(|_| {
+        *server_name = Some(hello.server_name_for_log());
+    })?;
+    worker.count_handshake(records.tls());
+    let server_name = match (&choice.destination, &hello.server_name) {
+        (Destination::Page, Sni::Name(name)) => Some(name.as_str().into()),
+        _ => None,
+    };
+    Ok(Greeted { route: choice.route, destination: choice.destination, records, server_name })
+}
+
+/// Reads until the ClientHello is whole; gives back the bytes, for rustls reads them too.
+async fn read_hello(line: &Line, worker: &Worker) -> Result<(ClientHello, Vec<u8>), Ended> {
+    let mut input = Vec::new();
+    loop {
+        receive(line, worker, &mut input).await?;
+        let reason = match hello::read(&input) {
+            Reading::More => continue,
+            Reading::Hello(hello) => {
+                worker.count_hello();
+                return Ok((hello, input));
+            }
+            Reading::PlainHttp => Reason::PlainHttp,
+            Reading::NotTls => Reason::NotTls,
+            Reading::TooLong => Reason::HelloTooLong,
+            Reading::Malformed => Reason::HelloMalformed,
+        };
+        return Err(Ended::new(Side::Client, reason));
+    }
+}
+
+impl ClientHello {
+    fn server_name_for_log(&self) -> Box<str> {
+        match &self.server_name {
+            Sni::Absent => "(none)".into(),
+            Sni::Invalid => "(invalid)".into(),
+            Sni::Name(name) => name.as_str().into(),
+        }
+    }
+}
+
+/// Tells a client why it is not served, and gives it a moment to read that: closing a socket with unread
+/// bytes resets it, and a reset throws away what was sent.
+async fn send_away(line: &Line, ended: &Ended) {
+    let answer = ended.answer();
+    let client = line.client();
+    // What does not fit into an empty socket buffer is not sent: these answers are tiny.
+    let _ = match answer {
+        Answer::Alert(alert) => client.send_now(&alert.record()),
+        Answer::PlainHttp400 => client.send_now(PLAIN_HTTP_400),
+        Answer::Close | Answer::Reset => Ok(0),
+    };
+    if answer == Answer::Reset || ended.reason == Reason::ClosedBeforeHello {
+        return;
+    }
+    linger(line).await;
+}
+
+/// Finishes our side and waits for the client to finish its own, a little.
+pub async fn linger(line: &Line) {
+    let client = line.client();
+    client.finish();
+    line.enter(Stage::Closing, clock::steady() + LINGER);
+    let mut discarded = 0;
+    let mut bin = [0; 2048];
+    while discarded < LINGER_BYTES {
+        match client.receive_now(&mut bin) {
+            Ok(Some(0)) | Err(_) => return,
+            Ok(Some(received)) => discarded += received,
+            Ok(None) => {
+                if line.interrupted().is_some() || ring::readable(client).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

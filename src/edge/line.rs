@@ -1,0 +1,138 @@
+//! What of a connection can be reached from outside its task: its sockets, its deadline, its end.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use crate::observe::names::Reason;
+use crate::ring::{self, Socket};
+
+use super::limits::CLOSING;
+
+/// How far the connection is, which decides how it can be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the ClientHello and shaking hands.
+    Handshake,
+    /// Connecting to an endpoint.
+    Connecting,
+    /// Moving bytes.
+    Relaying,
+    /// Only the end is left.
+    Closing,
+}
+
+/// One connection, as its deadline and the draining worker see it.
+pub struct Line {
+    client: Socket,
+    upstream: RefCell<Option<Socket>>,
+    stage: Cell<Stage>,
+    deadline: Cell<Instant>,
+    interrupted: Cell<Option<Reason>>,
+}
+
+impl Line {
+    pub fn new(client: Socket, deadline: Instant) -> Self {
+        Self {
+            client,
+            upstream: RefCell::default(),
+            stage: Cell::new(Stage::Handshake),
+            deadline: Cell::new(deadline),
+            interrupted: Cell::default(),
+        }
+    }
+
+    pub fn client(&self) -> &Socket {
+        &self.client
+    }
+
+    /// When the present wait ends.
+    pub fn deadline(&self) -> Instant {
+        self.deadline.get()
+    }
+
+    /// Why the connection is being ended from outside, if it is.
+    pub fn interrupted(&self) -> Option<Reason> {
+        self.interrupted.get()
+    }
+
+    /// Enters a stage; an interruption stays one.
+    pub fn enter(&self, stage: Stage, deadline: Instant) {
+        if self.stage.get() != Stage::Closing {
+            self.stage.set(stage);
+            self.deadline.set(deadline);
+        }
+    }
+
+    /// Enters [`Stage::Connecting`] with the socket to interrupt.
+    pub fn connecting(&self, upstream: Socket, deadline: Instant) {
+        *self.upstream.borrow_mut() = Some(upstream);
+        self.enter(Stage::Connecting, deadline);
+    }
+
+    /// Something moved: the deadline starts again.
+    pub fn touch(&self, now: Instant, timeout: Duration) {
+        if self.stage.get() == Stage::Relaying {
+            self.deadline.set(now + timeout);
+        }
+    }
+
+    /// The deadline has passed: ends the present wait. The task stays and sees its operations complete.
+    pub fn on_deadline(&self, now: Instant) {
+        match self.stage.get() {
+            Stage::Handshake => self.interrupt(Reason::HandshakeTimeout, now),
+            Stage::Connecting => {
+                // Only this endpoint took too long: the dial goes on with another.
+                self.cancel_connect();
+                self.deadline.set(now + CLOSING);
+            }
+            Stage::Relaying => self.interrupt(Reason::Idle, now),
+            Stage::Closing => {
+                self.break_off();
+                self.deadline.set(now + CLOSING);
+            }
+        }
+    }
+
+    /// Ends the connection as orderly as its stage allows; what does not end within [`CLOSING`] is cut.
+    pub fn interrupt(&self, reason: Reason, now: Instant) {
+        if self.interrupted.get().is_none() {
+            self.interrupted.set(Some(reason));
+        }
+        match self.stage.replace(Stage::Closing) {
+            Stage::Handshake => self.client.interrupt(),
+            Stage::Connecting => self.cancel_connect(),
+            Stage::Relaying => {
+                // Both directions read an end, so the client gets its close_notify.
+                self.client.stop_receiving();
+                if let Some(upstream) = &*self.upstream.borrow() {
+                    upstream.stop_receiving();
+                }
+            }
+            Stage::Closing => {}
+        }
+        self.deadline.set(now + CLOSING);
+    }
+
+    /// Ends every wait on both sockets.
+    pub fn break_off(&self) {
+        self.client.interrupt();
+        if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.interrupt();
+        }
+    }
+
+    /// Ends every wait, and both peers see a reset: what they received is not complete.
+    pub fn abort(&self) {
+        self.client.abort();
+        if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.abort();
+        }
+    }
+
+    fn cancel_connect(&self) {
+        // shutdown(2) does not end a connect; the ring can. The dial awaits the outcome.
+        if let Some(upstream) = &*self.upstream.borrow() {
+            drop(ring::cancel(upstream));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Opens a worker's listening sockets.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Where one listener listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Every address of the machine, IPv4 and IPv6 on one socket; IPv4 alone where there is no IPv6.
+    Every { port: u16 },
+    Address(SocketAddr),
+}
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub struct Listener {
+    pub socket: OwnedFd,
+    /// The port it listens on, by which routes are picked.
+    pub port: u16,
+}
+
+/// One listening socket per worker at one place (SO_REUSEPORT shares connections among them).
+///
+/// # Errors
+/// If the port is taken, also by another process that shares its port the same way: the first bind is
+/// made without SO_REUSEPORT.
+pub fn open(place: Place, workers: usize, backlog: i32) -> io::Result<Vec<Listener>> {
+    let address = claim(place)?;
+    (0..workers)
+        .map(|_| {
+            let socket = bind(address, place, true)?;
+            socket.listen(backlog)?;
+            Ok(Listener { socket: socket.into(), port: address.port() })
+        })
+        .collect()
+}
+
+/// Binds without SO_REUSEPORT and lets go again: fails if anyone listens there. Picks the port if 0 was
+/// asked for.
+fn claim(place: Place) -> io::Result<SocketAddr> {
+    let address = match place {
+        Place::Address(address) => address,
+        Place::Every { port } => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+    };
+    let claimed = match (bind(address, place, false), place) {
+        (Err(error), Place::Every { port }) if is_no_ipv6(&error) => {
+            bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), place, false)?
+        }
+        (claimed, _) => claimed?,
+    };
+    claimed.local_addr()?.as_socket().ok_or_else(|| io::Error::other("no address after bind"))
+}
+
+/// Whether this machine has no IPv6 (not that an address is taken).
+pub fn is_no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn bind(address: SocketAddr, place: Place, shared: bool) -> io::Result<Socket> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(matches!(place, Place::Address(_)))?;
+    }
+    // A restart at once finds the last process's connections in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Accepted sockets inherit it, which saves them a system call each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,28 @@
+//! The data plane: what one worker owns; nothing shared but the snapshot's cell.
+//!
+//! Nothing here takes a lock, opens a file, resolves a name or waits without a deadline.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod connection;
+mod deadline;
+mod dial;
+mod ended;
+mod handshake;
+mod hello;
+mod limits;
+mod line;
+pub mod listener;
+mod page;
+mod records;
+mod relay;
+mod scratch;
+mod ticketer;
+mod tls;
+pub mod worker;
+
+#[doc(hidden)]
+pub mod bench {
+    //! What the criterion benches measure and nobody else may name.
+    pub use super::hello::read as read_hello;
+    pub use super::tls::{Configs, with_certified_key};
+}

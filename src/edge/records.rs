@@ -1,0 +1,237 @@
+//! TLS records to plaintext and back, after the handshake. No I/O: bytes in, bytes out.
+//!
+//! The seam for other record layers (kernel TLS, extracted secrets): relay.rs and page.rs know only this
+//! type.
+
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+
+use super::limits::LONGEST_PENDING_BYTES;
+use super::scratch::Filling;
+
+/// The record layer of one established connection.
+pub struct Records {
+    tls: UnbufferedServerConnection,
+    /// Received bytes that are not a whole record yet. Empty, and without memory, between messages.
+    pending: Vec<u8>,
+    /// Records that wait to leave together with the next ones: the TLS 1.3 ticket, key updates.
+    held: Vec<u8>,
+    client_finished: bool,
+}
+
+/// Whether the client has more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    Open,
+    /// close_notify was received; nothing after it counts.
+    Finished,
+}
+
+/// What ends a record layer.
+#[derive(Debug)]
+pub enum RecordError {
+    /// The client broke the protocol. The alert that says so is in `held`.
+    Client(rustls::Error),
+    /// More bytes wait for the end of their message than any message needs.
+    TooMuchPending,
+    /// Our own areas were too small, or the keys are used up: a bug.
+    Ours(&'static str),
+}
+
+impl std::fmt::Display for RecordError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client(error) => write!(f, "{error}"),
+            Self::TooMuchPending => f.write_str("too many bytes wait for the end of their message"),
+            Self::Ours(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<EncodeError> for RecordError {
+    fn from(_: EncodeError) -> Self {
+        Self::Ours("no room to encode a TLS message")
+    }
+}
+
+impl From<EncryptError> for RecordError {
+    fn from(_: EncryptError) -> Self {
+        Self::Ours("no room to encrypt, or the traffic keys are used up")
+    }
+}
+
+impl Records {
+    /// `pending` is what was received behind the handshake, `held` what may wait for the first response.
+    pub fn new(
+        tls: UnbufferedServerConnection,
+        pending: Vec<u8>,
+        held: Vec<u8>,
+        client_finished: bool,
+    ) -> Self {
+        Self { tls, pending, held, client_finished }
+    }
+
+    pub fn tls(&self) -> &UnbufferedServerConnection {
+        &self.tls
+    }
+
+    pub fn holds_something(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Bytes that wait for the rest of their record: they must stand in front of the next ones received.
+    pub fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// Decrypts `input` in place, which starts with [`Records::pending`], and appends the plaintext to
+    /// `plain`. Incomplete bytes at its end become the new pending.
+    pub fn open(&mut self, input: &mut [u8], plain: &mut Filling) -> Result<Incoming, RecordError> {
+        let mut rest = input;
+        loop {
+            let UnbufferedStatus { mut discard, state, .. } = self.tls.process_tls_records(rest);
+            let mut more = true;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(RecordError::Client)?;
+                        discard += record.discard;
+                        if !plain.push(record.payload) {
+                            return Err(RecordError::Ours("no room for decrypted bytes"));
+                        }
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                    encode(&mut self.held, |room| message.encode(room))?;
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    self.client_finished = true;
+                    more = false;
+                }
+                Ok(_) => more = false,
+                Err(error) => {
+                    self.pending = Vec::new();
+                    self.hold_alert();
+                    return Err(RecordError::Client(error));
+                }
+            }
+            rest = rest.get_mut(discard..).unwrap_or_default();
+            if !more {
+                break;
+            }
+        }
+        if self.client_finished {
+            self.pending = Vec::new();
+            return Ok(Incoming::Finished);
+        }
+        if rest.len() > LONGEST_PENDING_BYTES {
+            return Err(RecordError::TooMuchPending);
+        }
+        // An empty slice makes an empty vector, which owns no memory.
+        self.pending = rest.to_vec();
+        Ok(Incoming::Open)
+    }
+
+    /// Whether close_notify has been received.
+    pub fn client_finished(&self) -> bool {
+        self.client_finished
+    }
+
+    /// Appends what is held and `plain`, encrypted, to `out`.
+    pub fn seal(&mut self, plain: &[u8], out: &mut Filling) -> Result<(), RecordError> {
+        self.write(out, Sealing::Plain(plain))
+    }
+
+    /// Appends what is held and a close_notify to `out`: nothing may be sealed after it.
+    pub fn seal_close(&mut self, out: &mut Filling) -> Result<(), RecordError> {
+        self.write(out, Sealing::Close)
+    }
+
+    /// Moves what is held to `out`.
+    pub fn release(&mut self, out: &mut Filling) -> Result<(), RecordError> {
+        if !out.push(&std::mem::take(&mut self.held)) {
+            return Err(RecordError::Ours("no room for held records"));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, out: &mut Filling, sealing: Sealing<'_>) -> Result<(), RecordError> {
+        loop {
+            // The pending bytes must be shown again even to write: rustls counts into them.
+            let UnbufferedStatus { discard, state, .. } =
+                self.tls.process_tls_records(&mut self.pending);
+            let mut written = None;
+            match state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    if !out.push(&std::mem::take(&mut self.held)) {
+                        return Err(RecordError::Ours("no room for held records"));
+                    }
+                    written = Some(out.write(|room| match sealing {
+                        Sealing::Plain(plain) => traffic.encrypt(plain, room),
+                        Sealing::Close => traffic.queue_close_notify(room),
+                    }));
+                }
+                Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                    encode(&mut self.held, |room| message.encode(room))?;
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                Ok(ConnectionState::PeerClosed) => self.client_finished = true,
+                // `open` leaves neither plaintext nor whole records behind.
+                Ok(_) => return Err(RecordError::Ours("cannot write in this state")),
+                Err(error) => return Err(RecordError::Client(error)),
+            }
+            self.pending.drain(..discard.min(self.pending.len()));
+            if let Some(written) = written {
+                return Ok(written?);
+            }
+        }
+    }
+
+    /// After an error rustls has an alert to send; it goes to `held`.
+    fn hold_alert(&mut self) {
+        // Alert and perhaps what was queued before it; a bound because an error is involved.
+        for _ in 0..8 {
+            match self.tls.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                    if encode(&mut self.held, |room| message.encode(room)).is_err() {
+                        return;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                _ => return,
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Sealing<'a> {
+    Plain(&'a [u8]),
+    Close,
+}
+
+/// Appends a message to a vector, making the room it asks for.
+pub fn encode(
+    to: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), EncodeError> {
+    let before = to.len();
+    let mut room = 512;
+    loop {
+        to.resize(before + room, 0);
+        match write(to.get_mut(before..).unwrap_or_default()) {
+            Ok(written) => {
+                to.truncate(before + written);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(size)) if size.required_size > room => {
+                room = size.required_size;
+            }
+            Err(error) => {
+                to.truncate(before);
+                return Err(error);
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A worker's scratch memory: what is being received, decrypted, encrypted or sent right now.
+//!
+//! Borrowed between two waits only. What has to survive a wait (an incomplete record, bytes that the
+//! socket did not take) is copied into a vector of its own.
+
+use super::limits::{BULK_BYTES, LONGEST_PENDING_BYTES};
+
+/// The largest record on the wire (RFC 8446 §5.2 allows 256 bytes of expansion, TLS 1.2 2,048) and a
+/// close_notify or key update.
+const MARGIN_BYTES: usize = 4 * 1024;
+
+/// Two areas: bytes as they came, and bytes as they leave.
+pub struct Scratch {
+    pub input: Box<[u8]>,
+    pub output: Filling,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        let input = LONGEST_PENDING_BYTES + BULK_BYTES;
+        Self {
+            input: vec![0; input].into(),
+            // Whatever direction: no more leaves than came, but for 29 bytes or less a record of
+            // 16 KiB, and what was held back.
+            output: Filling::new(input + input / 64 + MARGIN_BYTES),
+        }
+    }
+}
+
+/// A fixed area that is filled from the front.
+pub struct Filling {
+    bytes: Box<[u8]>,
+    len: usize,
+}
+
+impl Filling {
+    fn new(capacity: usize) -> Self {
+        Self { bytes: vec![0; capacity].into(), len: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub fn filled(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Appends bytes; `false` if they do not fit.
+    #[must_use]
+    pub fn push(&mut self, bytes: &[u8]) -> bool {
+        self.write(|room| {
+            let Some(to) = room.get_mut(..bytes.len()) else { return Err(()) };
+            to.copy_from_slice(bytes);
+            Ok(bytes.len())
+        })
+        .is_ok()
+    }
+
+    /// Lets `writer` write into the room that is left; it says how much it wrote.
+    pub fn write<E>(
+        &mut self,
+        writer: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        let written = writer(self.bytes.get_mut(self.len..).unwrap_or_default())?;
+        self.len = (self.len + written).min(self.bytes.len());
+        Ok(())
+    }
+}

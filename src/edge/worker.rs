@@ -1,0 +1,319 @@
+//! One pinned thread: its ring, its accepts in flight, its connections, its drain.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::HandshakeKind;
+use rustls::server::UnbufferedServerConnection;
+use slab::Slab;
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock;
+use crate::observe::counters::{Counters, Report, Reporter};
+use crate::observe::names::{Reason, Side};
+use crate::ring::{self, Buffers, Runtime, Socket};
+use crate::snapshot::{self, Snapshot};
+
+use super::connection::serve;
+use super::limits::{ACCEPT_PAUSE, ACCEPTS_IN_FLIGHT};
+use super::line::Line;
+use super::listener::Listener;
+use super::scratch::Scratch;
+use super::tls::Configs;
+
+/// What a worker is started with.
+pub struct Plan {
+    pub cell: Arc<snapshot::Cell>,
+    pub listeners: Vec<Listener>,
+    pub counters: Arc<Counters>,
+    pub reporter: Reporter,
+    pub orders: mpsc::UnboundedReceiver<Order>,
+    /// Connections served at once; more wait in the listener's backlog.
+    pub capacity: usize,
+}
+
+/// What the process may ask of a running worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take what waits in the backlog, close the listeners, and end when the last connection has.
+    Drain,
+    /// End the connections that are left, as orderly as they allow.
+    Interrupt,
+}
+
+/// The deadlines of a connection, as they were when it was accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub handshake: Duration,
+    pub connect: Duration,
+    pub idle: Duration,
+}
+
+/// Runs a worker on the calling thread until it has drained. `started` is called with the outcome of
+/// making the ring.
+pub fn run(plan: Plan, started: impl FnOnce(io::Result<()>)) {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return started(Err(error)),
+    };
+    started(Ok(()));
+    let buffers = runtime.buffers();
+    runtime.block_on(Worker::work(plan, buffers));
+}
+
+/// What the connections of one thread share.
+pub struct Worker {
+    cell: Arc<snapshot::Cell>,
+    configs: Configs,
+    buffers: Buffers,
+    scratch: RefCell<Scratch>,
+    counters: Arc<Counters>,
+    reporter: Reporter,
+    capacity: usize,
+    lines: RefCell<Slab<Rc<Line>>>,
+    /// Told when a connection ends: accepting may go on, or the drain may be over.
+    departure: Notify,
+    /// Told when the first ClientHello of a turn is complete.
+    first_hello: Notify,
+    hellos_in_turn: Cell<u64>,
+    draining: Cell<bool>,
+    accepting_paused: Cell<bool>,
+}
+
+/// A connection's place among its worker's; dropping it leaves.
+pub struct Entry {
+    pub line: Rc<Line>,
+    worker: Rc<Worker>,
+    key: usize,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut lines = self.worker.lines.borrow_mut();
+        lines.try_remove(self.key);
+        self.worker.counters.open.set(lines.len() as u64);
+        if self.worker.draining.get() || self.worker.accepting_paused.get() {
+            self.worker.departure.notify_waiters();
+        }
+    }
+}
+
+impl Worker {
+    async fn work(plan: Plan, buffers: Buffers) {
+        let Plan { cell, listeners, counters, reporter, mut orders, capacity } = plan;
+        let worker = Rc::new(Self {
+            configs: Configs::new(cell.clone()),
+            cell,
+            buffers,
+            scratch: RefCell::new(Scratch::new()),
+            counters,
+            reporter,
+            capacity,
+            lines: RefCell::default(),
+            departure: Notify::new(),
+            first_hello: Notify::new(),
+            hellos_in_turn: Cell::new(0),
+            draining: Cell::new(false),
+            accepting_paused: Cell::new(false),
+        });
+        tokio_uring::spawn(worker.clone().count_turns());
+        let mut accepting = Vec::new();
+        for Listener { socket, port } in listeners {
+            let listener = Socket::new(socket);
+            let accepts: Vec<_> = (0..ACCEPTS_IN_FLIGHT)
+                .map(|_| tokio_uring::spawn(worker.clone().accept(listener.clone(), port)))
+                .collect();
+            accepting.push((listener, port, accepts));
+        }
+
+        // A process that has dropped the other end wants the same as one that orders a drain.
+        let interrupted = loop {
+            match orders.recv().await {
+                Some(Order::Drain) | None => break false,
+                Some(Order::Interrupt) => break true,
+            }
+        };
+        worker.draining.set(true);
+        worker.departure.notify_waiters();
+        for (listener, port, accepts) in accepting {
+            worker.close(listener, port, accepts).await;
+        }
+        if interrupted {
+            worker.interrupt_all();
+        }
+        let mut listening = true;
+        while !worker.lines.borrow().is_empty() {
+            tokio::select! {
+                biased;
+                order = orders.recv(), if listening => match order {
+                    Some(Order::Interrupt) => worker.interrupt_all(),
+                    Some(Order::Drain) => {}
+                    None => listening = false,
+                },
+                () = worker.departure.notified() => {}
+            }
+        }
+    }
+
+    /// One of the accepts in flight on one listener.
+    async fn accept(self: Rc<Self>, listener: Socket, port: u16) {
+        while !self.draining.get() {
+            if self.lines.borrow().len() >= self.capacity {
+                self.pause_accepting("every place for a connection is taken").await;
+                continue;
+            }
+            match ring::accept(&listener).await {
+                Ok(client) => {
+                    self.accepting_paused.set(false);
+                    self.begin(client, port);
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        self.pause_accepting(&error.to_string()).await;
+                    }
+                    // The drain, or a client that gave up in the backlog (accept(2)).
+                    Some(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR) => {}
+                    _ => self.pause_accepting(&error.to_string()).await,
+                },
+            }
+        }
+    }
+
+    fn begin(self: &Rc<Self>, client: Socket, port: u16) {
+        self.counters.accepted.add(1);
+        tokio_uring::spawn(serve(client, port, self.clone()));
+    }
+
+    /// Waits until a connection has ended, or a moment.
+    async fn pause_accepting(&self, why: &str) {
+        if !self.accepting_paused.replace(true) {
+            self.counters.accept_pauses.add(1);
+            self.report(|| Report {
+                side: Side::Ours,
+                reason: Reason::OutOfDescriptors,
+                client: None,
+                server_name: None,
+                route: None,
+                detail: Some(format!("accepting pauses: {why}").into()),
+            });
+        }
+        tokio::select! {
+            () = self.departure.notified() => {}
+            () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+        }
+    }
+
+    /// Ends the accepts, serves who waits in the backlog already, and closes the listener: closing it
+    /// with a backlog would reset those connections.
+    async fn close(
+        self: &Rc<Self>,
+        listener: Socket,
+        port: u16,
+        accepts: Vec<tokio::task::JoinHandle<()>>,
+    ) {
+        // An accept that was being submitted meanwhile is caught by asking again.
+        for accept in accepts {
+            while !accept.is_finished() {
+                let _ = ring::cancel(&listener).await;
+                tokio::task::yield_now().await;
+            }
+        }
+        if listener.set_nonblocking().is_ok() {
+            while let Some(client) = listener.accept_now() {
+                self.begin(client, port);
+            }
+        }
+        // Connections that were begun have not entered before they run once.
+        drop(listener);
+        tokio::task::yield_now().await;
+    }
+
+    fn interrupt_all(&self) {
+        let now = clock::steady();
+        for (_, line) in self.lines.borrow().iter() {
+            line.interrupt(Reason::Drained, now);
+        }
+    }
+
+    /// Counts how many ClientHellos were complete in one turn of the ring, which is how many key
+    /// exchanges could be computed together.
+    async fn count_turns(self: Rc<Self>) {
+        loop {
+            self.first_hello.notified().await;
+            // Woken by the first hello of a turn, this task runs behind those that were ready already.
+            let hellos = self.hellos_in_turn.replace(0);
+            self.counters.turns_with_hellos.add(1);
+            if hellos > self.counters.most_hellos_in_a_turn.get() {
+                self.counters.most_hellos_in_a_turn.set(hellos);
+            }
+        }
+    }
+
+    pub fn enter(self: &Rc<Self>, line: Line) -> Entry {
+        let line = Rc::new(line);
+        let mut lines = self.lines.borrow_mut();
+        let key = lines.insert(line.clone());
+        self.counters.open.set(lines.len() as u64);
+        Entry { line, worker: self.clone(), key }
+    }
+
+    pub fn read<T>(&self, take: impl FnOnce(&Snapshot) -> T) -> T {
+        self.cell.read(take)
+    }
+
+    pub fn timeouts(&self) -> Timeouts {
+        self.read(|snapshot| Timeouts {
+            handshake: snapshot.settings.handshake_timeout,
+            connect: snapshot.settings.connect_timeout,
+            idle: snapshot.settings.idle_timeout,
+        })
+    }
+
+    pub fn configs(&self) -> &Configs {
+        &self.configs
+    }
+
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// The scratch memory, until the next wait.
+    pub fn scratch(&self) -> RefMut<'_, Scratch> {
+        self.scratch.borrow_mut()
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub fn report(&self, report: impl FnOnce() -> Report) {
+        self.reporter.report(&self.counters, report);
+    }
+
+    /// Whether a receive failed only because all buffers are in use; counts it.
+    pub fn out_of_buffers(&self, error: &io::Error) -> bool {
+        let out = error.raw_os_error() == Some(libc::ENOBUFS);
+        if out {
+            self.counters.out_of_buffers.add(1);
+        }
+        out
+    }
+
+    pub fn count_hello(&self) {
+        self.counters.hellos.add(1);
+        self.hellos_in_turn.set(self.hellos_in_turn.get() + 1);
+        if self.hellos_in_turn.get() == 1 {
+            self.first_hello.notify_one();
+        }
+    }
+
+    pub fn count_handshake(&self, tls: &UnbufferedServerConnection) {
+        match tls.handshake_kind() {
+            Some(HandshakeKind::Resumed) => self.counters.resumed_handshakes.add(1),
+            _ => self.counters.full_handshakes.add(1),
+        }
+    }
+}

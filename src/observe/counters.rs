@@ -1,0 +1,133 @@
+//! Per-worker counters, and the bounded channel on which workers report to the control plane.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::names::{Reason, Side};
+
+/// Reports that may wait for the control plane; one more is dropped and counted.
+const REPORTS: usize = 1024;
+
+/// One number that one worker writes and the control plane reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it. Each counter has a single writer, so this is a plain load and store, no locked
+    /// instruction.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one worker, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters {
+    pub accepted: Counter,
+    /// Connections open now.
+    pub open: Counter,
+    pub full_handshakes: Counter,
+    pub resumed_handshakes: Counter,
+    /// ClientHellos that were complete, and the turns of the worker in which at least one was: their
+    /// quotient is how many could have been computed together.
+    pub hellos: Counter,
+    pub turns_with_hellos: Counter,
+    pub most_hellos_in_a_turn: Counter,
+    /// Times that accepting paused for want of descriptors or room.
+    pub accept_pauses: Counter,
+    /// Receives that found no buffer free and waited for readability instead.
+    pub out_of_buffers: Counter,
+    pub reports_dropped: Counter,
+    ended: [Counter; Reason::ALL.len()],
+}
+
+impl Counters {
+    pub fn ended(&self, reason: Reason) -> &Counter {
+        // The discriminants count up from 0, one per element.
+        &self.ended[reason as usize]
+    }
+}
+
+/// A connection that ended before its time, as a worker tells the control plane.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub side: Side,
+    pub reason: Reason,
+    pub client: Option<SocketAddr>,
+    pub server_name: Option<Box<str>>,
+    pub route: Option<Arc<str>>,
+    pub detail: Option<Box<str>>,
+}
+
+/// A worker's end of the channel.
+#[derive(Clone)]
+pub struct Reporter {
+    sender: mpsc::Sender<Report>,
+}
+
+impl Reporter {
+    /// The channel: many reporters, one receiver.
+    pub fn channel() -> (Self, mpsc::Receiver<Report>) {
+        let (sender, receiver) = mpsc::channel(REPORTS);
+        (Self { sender }, receiver)
+    }
+
+    /// Reports, or drops the report and counts that: the edge never waits.
+    pub fn report(&self, counters: &Counters, report: impl FnOnce() -> Report) {
+        match self.sender.try_reserve() {
+            Ok(place) => place.send(report()),
+            Err(_) => counters.reports_dropped.add(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_report_channel_drops_and_counts() {
+        let (reporter, mut receiver) = Reporter::channel();
+        let counters = Counters::default();
+        let report = || Report {
+            side: Side::Client,
+            reason: Reason::NotTls,
+            client: None,
+            server_name: None,
+            route: None,
+            detail: None,
+        };
+        for _ in 0..REPORTS + 3 {
+            reporter.report(&counters, report);
+        }
+        assert_eq!(counters.reports_dropped.get(), 3);
+        assert!(receiver.try_recv().is_ok());
+        reporter.report(&counters, report);
+        assert_eq!(counters.reports_dropped.get(), 3);
+    }
+
+    #[test]
+    fn every_reason_has_a_counter_and_a_label_of_its_own() {
+        let counters = Counters::default();
+        let mut labels: Vec<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        for (at, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(at, *reason as usize);
+            counters.ended(*reason).add(1);
+        }
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Reason::ALL.len());
+    }
+}

@@ -1,0 +1,5 @@
+//! How we are seen: counters, reports and logs. Imports nothing that acts.
+
+pub mod counters;
+pub mod log;
+pub mod names;

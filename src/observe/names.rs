@@ -1,0 +1,125 @@
+//! Every reason for which a connection ends, once, with its label and what it means to an operator.
+
+/// Which side caused the end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    Client,
+    Upstream,
+    Ours,
+}
+
+/// Why a connection ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Reason {
+    ClosedBeforeHello,
+    NotTls,
+    PlainHttp,
+    HelloTooLong,
+    HelloMalformed,
+    UnknownServerName,
+    NoCertificate,
+    HandshakeFailed,
+    HandshakeTimeout,
+    ClientGone,
+    Truncated,
+    BadRecord,
+    Unresolved,
+    ConnectRefused,
+    ConnectTimeout,
+    UpstreamGone,
+    Idle,
+    Drained,
+    OutOfDescriptors,
+    Failed,
+}
+
+impl Reason {
+    pub const ALL: [Self; 20] = [
+        Self::ClosedBeforeHello,
+        Self::NotTls,
+        Self::PlainHttp,
+        Self::HelloTooLong,
+        Self::HelloMalformed,
+        Self::UnknownServerName,
+        Self::NoCertificate,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::ClientGone,
+        Self::Truncated,
+        Self::BadRecord,
+        Self::Unresolved,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::UpstreamGone,
+        Self::Idle,
+        Self::Drained,
+        Self::OutOfDescriptors,
+        Self::Failed,
+    ];
+
+    /// The label in metrics and the `reason` field in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClosedBeforeHello => "closed_before_hello",
+            Self::NotTls => "not_tls",
+            Self::PlainHttp => "plain_http",
+            Self::HelloTooLong => "hello_too_long",
+            Self::HelloMalformed => "hello_malformed",
+            Self::UnknownServerName => "unknown_server_name",
+            Self::NoCertificate => "no_certificate",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::ClientGone => "client_gone",
+            Self::Truncated => "truncated",
+            Self::BadRecord => "bad_record",
+            Self::Unresolved => "unresolved",
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamGone => "upstream_gone",
+            Self::Idle => "idle",
+            Self::Drained => "drained",
+            Self::OutOfDescriptors => "out_of_descriptors",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// What happened, for a person.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::ClosedBeforeHello => "the client left before it sent a ClientHello",
+            Self::NotTls => "the client does not speak TLS",
+            Self::PlainHttp => "the client spoke plain HTTP to the TLS port",
+            Self::HelloTooLong => "the ClientHello is larger than any real one",
+            Self::HelloMalformed => "the ClientHello is malformed",
+            Self::UnknownServerName => "no route covers the server name",
+            Self::NoCertificate => "a route covers the server name, but no certificate does",
+            Self::HandshakeFailed => "the TLS handshake failed",
+            Self::HandshakeTimeout => "the handshake took longer than handshake_timeout",
+            Self::ClientGone => "the client reset the connection",
+            Self::Truncated => "the client closed TCP without closing TLS",
+            Self::BadRecord => "the client sent a TLS record that is not valid",
+            Self::Unresolved => "the upstream's name has not resolved yet",
+            Self::ConnectRefused => "the upstream does not accept connections",
+            Self::ConnectTimeout => "the upstream did not accept within connect_timeout",
+            Self::UpstreamGone => "the upstream reset the connection",
+            Self::Idle => "no byte moved for idle_timeout",
+            Self::Drained => "the connection was still open at shutdown_timeout",
+            Self::OutOfDescriptors => "no file descriptor was left for the upstream connection",
+            Self::Failed => "a system call failed that should not",
+        }
+    }
+
+    /// Whether an operator can do something about it: these are logged as warnings, others as debug.
+    pub fn concerns_operator(self) -> bool {
+        matches!(
+            self,
+            Self::NoCertificate
+                | Self::Unresolved
+                | Self::ConnectRefused
+                | Self::ConnectTimeout
+                | Self::OutOfDescriptors
+                | Self::Failed
+        )
+    }
+}

@@ -1,0 +1,8 @@
+//! What the process is to the machine: order of start-up, signals, order of shut-down.
+
+pub mod command;
+mod cores;
+mod descriptors;
+mod run;
+mod systemd;
+mod trust;

@@ -1,0 +1,96 @@
+//! A socket, shared with the operations that the kernel works on; what needs no ring is done at once.
+//!
+//! Sending at once instead of through the ring costs the same (DESIGN measurements) and lets the bytes
+//! stay in a worker's scratch memory: only what the kernel did not take has to be kept anywhere.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
+
+/// A connected or connecting socket in blocking mode. (A non-blocking one would make the ring answer
+/// EAGAIN instead of waiting.) Closed when the last clone and the last operation on it are gone.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    fd: Rc<OwnedFd>,
+}
+
+impl Socket {
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd: Rc::new(fd) }
+    }
+
+    pub(super) fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Sends what fits into the socket's buffer now; 0 when nothing does.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::AGAIN) => Ok(0),
+            sent => Ok(sent?),
+        }
+    }
+
+    /// Receives what is there now; `None` when nothing is, `Some(0)` at the end of the stream.
+    pub fn receive_now(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::net::recv(&self.fd, into, RecvFlags::DONTWAIT) {
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            received => Ok(Some(received?.0)),
+        }
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub fn finish(&self) {
+        // A peer that is gone already has been told.
+        let _ = SockRef::from(&*self.fd).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Ends every wait to receive; what was sent still arrives.
+    pub fn stop_receiving(&self) {
+        let _ = SockRef::from(&*self.fd).shutdown(std::net::Shutdown::Read);
+    }
+
+    /// Ends every wait on this socket.
+    pub fn interrupt(&self) {
+        let _ = SockRef::from(&*self.fd).shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Ends every wait on this socket; the peer sees a reset instead of an orderly end.
+    pub fn abort(&self) {
+        let socket = SockRef::from(&*self.fd);
+        let _ = socket.set_linger(Some(Duration::ZERO));
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Small writes leave at once. (Accepted sockets inherit it from their listener.)
+    pub fn set_nodelay(&self) {
+        // Without it the connection is slower, not wrong.
+        let _ = SockRef::from(&*self.fd).set_tcp_nodelay(true);
+    }
+
+    /// The address the client connected to.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        SockRef::from(&*self.fd).local_addr().ok()?.as_socket()
+    }
+
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        SockRef::from(&*self.fd).peer_addr().ok()?.as_socket()
+    }
+
+    /// Accepts a connection that waits already, if one does. Only on a listener that
+    /// [`Socket::set_nonblocking`] was called on.
+    pub fn accept_now(&self) -> Option<Socket> {
+        let fd = rustix::net::accept_with(&self.fd, rustix::net::SocketFlags::CLOEXEC).ok()?;
+        Some(Self::new(fd))
+    }
+
+    /// For a listener that takes its last connections outside the ring.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        SockRef::from(&self.fd.as_fd()).set_nonblocking(true)
+    }
+}

@@ -1,0 +1,296 @@
+//! The disk: files that are whole after a crash, read within a bound.
+//!
+//! Errors name the path and what was tried. Nothing here decides what is stored.
+#![expect(clippy::disallowed_methods, reason = "the one file that reads and writes files")]
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Ours alone: private keys lie below.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Tells temporary files of one process apart.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+/// Replaces the file, or makes it, with exactly this mode. After a crash it holds either what it held
+/// before or all of `content`.
+///
+/// # Errors
+/// Says the path. The file is as it was, unless only the last sync of its directory failed.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, mode, |file| file.write_all(content))
+}
+
+fn replace(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let context = |error| explain("write", path, error);
+    let directory = directory_of(path);
+    // Not named after `path`, whose name may already be as long as a name may be.
+    let name = format!(".ringgate-{}-{}.tmp", std::process::id(), TEMPORARY.fetch_add(1, Ordering::Relaxed));
+    let temporary = directory.join(name);
+    let written = write_temporary(&temporary, mode, fill).and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // The first error is the one to report; a leftover is only untidy.
+        let _ = fs::remove_file(&temporary);
+        return Err(context(error));
+    }
+    sync_directory(directory).map_err(context)
+}
+
+fn write_temporary(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    // A leftover of a crashed process that had our id is in the way of `create_new`.
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o700).open(path)?;
+    fill(&mut file)?;
+    // Set once more, since the umask took from the mode above.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
+/// Makes the directory and those above it that are missing, each for our user alone (0700). One that is
+/// there already keeps its mode.
+///
+/// # Errors
+/// Says the path.
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let above = directory_of(path);
+    create_directory(above)?;
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Ok(()) => sync_directory(above),
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| explain("create", path, error))
+}
+
+/// Reads a regular file of at most `most_bytes`.
+///
+/// # Errors
+/// Says the path. The kind is `NotFound` if there is no such file.
+pub fn read(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
+    read_bounded(path, most_bytes).map_err(|error| explain("read", path, error))
+}
+
+fn read_bounded(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    // Opening a pipe would wait for its writer.
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(most_bytes));
+    // Not trusting the length above: the file may grow while it is read.
+    File::open(path)?.take(most_bytes as u64 + 1).read_to_end(&mut content)?;
+    if content.len() > most_bytes {
+        return Err(io::Error::other(format!("it is larger than {most_bytes} bytes")));
+    }
+    Ok(content)
+}
+
+/// Reads a file that may not be there.
+///
+/// # Errors
+/// Says the path.
+pub fn read_if_there(path: &Path, most_bytes: usize) -> io::Result<Option<Vec<u8>>> {
+    match read(path, most_bytes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// What lies in a directory and is no directory itself, sorted. Links are followed, and one that leads
+/// nowhere is listed, for whoever reads it to say so.
+///
+/// # Errors
+/// Says the path.
+pub fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let context = |error| explain("list", directory, error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(context)? {
+        let path = entry.map_err(context)?.path();
+        if !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Removes a file; one that is not there is removed already.
+///
+/// # Errors
+/// Says the path.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(directory_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| explain("remove", path, error))
+}
+
+/// Keeps other processes out of a directory, as far as they ask, until the answer is dropped. Waits for
+/// the one that is in it.
+///
+/// # Errors
+/// Says the path.
+pub fn hold(directory: &Path) -> io::Result<Held> {
+    let held = File::open(directory).and_then(|file| file.lock().map(|()| Held { _file: file }));
+    held.map_err(|error| explain("lock", directory, error))
+}
+
+/// A directory that is held; see [`hold`].
+pub struct Held {
+    /// The kernel lets go when this is closed, also if we crash.
+    _file: File,
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn explain(verb: &str, path: &Path, error: io::Error) -> io::Error {
+    let text = error.to_string();
+    // The number says nothing that the words do not.
+    let words = text.split(" (os error ").next().unwrap_or(&text);
+    io::Error::new(error.kind(), format!("cannot {verb} {}: {words}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of this test's own, removed at its end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ringgate-file-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            create_directory(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_is_written_is_read_with_the_mode_that_was_asked_for() {
+        let scratch = Scratch::new("write");
+        let path = scratch.0.join("a");
+        for (content, wanted) in [(&b"one"[..], 0o600), (b"two", 0o644)] {
+            write(&path, content, wanted).unwrap();
+            assert_eq!((read(&path, 3).unwrap(), mode(&path)), (content.to_vec(), wanted));
+        }
+        assert_eq!(list(&scratch.0).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_content_and_no_temporary_file() {
+        let scratch = Scratch::new("failed");
+        let path = scratch.0.join("a");
+        write(&path, b"old", 0o600).unwrap();
+        let error = replace(&path, 0o600, |file| {
+            file.write_all(b"half of the ne")?;
+            Err(io::Error::from_raw_os_error(28)) // ENOSPC
+        })
+        .unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot write {}: No space left on device", path.display()));
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(read(&path, 100).unwrap(), b"old");
+        assert_eq!(list(&scratch.0).unwrap(), [path]);
+
+        let taken = scratch.0.join("directory");
+        create_directory(&taken).unwrap();
+        assert!(write(&taken, b"x", 0o600).is_err());
+        assert!(write(&scratch.0.join("missing/a"), b"x", 0o600).is_err());
+        assert_eq!(list(&scratch.0).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn directories_are_for_our_user_alone() {
+        let scratch = Scratch::new("directories");
+        let deep = scratch.0.join("a/b");
+        create_directory(&deep).unwrap();
+        create_directory(&deep).unwrap();
+        assert_eq!((mode(&deep), mode(&scratch.0.join("a"))), (0o700, 0o700));
+        let file = scratch.0.join("file");
+        write(&file, b"", 0o600).unwrap();
+        let error = create_directory(&file.join("c")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot create {}", file.display())), "{error}");
+    }
+
+    #[test]
+    fn reading_has_a_bound_and_its_errors_name_the_path() {
+        let scratch = Scratch::new("read");
+        let path = scratch.0.join("a");
+        write(&path, b"1234", 0o600).unwrap();
+        assert_eq!(read(&path, 4).unwrap(), b"1234");
+        let larger = read(&path, 3).unwrap_err().to_string();
+        assert_eq!(larger, format!("cannot read {}: it is larger than 3 bytes", path.display()));
+        let missing = read(&scratch.0.join("b"), 3).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert!(missing.to_string().contains("/b: No such file"), "{missing}");
+        assert_eq!(read(&scratch.0, 3).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert!(read(Path::new("/dev/null"), 3).is_err());
+    }
+
+    #[test]
+    fn lists_are_sorted_and_leave_directories_out() {
+        let scratch = Scratch::new("list");
+        for name in ["b", "a", "c"] {
+            write(&scratch.0.join(name), b"", 0o600).unwrap();
+        }
+        create_directory(&scratch.0.join("0")).unwrap();
+        std::os::unix::fs::symlink("nowhere", scratch.0.join("d")).unwrap();
+        let names: Vec<_> =
+            list(&scratch.0).unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["a", "b", "c", "d"]);
+        remove(&scratch.0.join("a")).unwrap();
+        remove(&scratch.0.join("a")).unwrap();
+        assert_eq!(list(&scratch.0).unwrap().len(), 3);
+        assert!(list(&scratch.0.join("e")).unwrap_err().to_string().contains("cannot list"));
+    }
+
+    #[test]
+    fn a_held_directory_is_let_go_when_dropped() {
+        let scratch = Scratch::new("hold");
+        drop(hold(&scratch.0).unwrap());
+        let held = hold(&scratch.0).unwrap();
+        let second = File::open(&scratch.0).unwrap();
+        assert!(second.try_lock().is_err());
+        drop(held);
+        assert!(second.try_lock().is_ok());
+    }
+}

@@ -1,0 +1,107 @@
+//! Clients: curl, openssl, and a rustls client for what those cannot do.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::PATIENCE;
+
+/// Runs a program to its end and gives what it printed.
+pub fn command(program: &str, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error} (scripts/test installs it)"));
+    let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
+    child.wait_with_output().expect("its output")
+}
+
+/// `curl` for `https://NAME:PORT/PATH` at `address`, trusting `root`.
+pub fn curl(root: &Path, address: SocketAddr, name: &str, path: &str, more: &[&str]) -> Output {
+    let port = address.port();
+    let resolve = format!("{name}:{port}:{}", address.ip());
+    let url = format!("https://{name}:{port}{path}");
+    let root = root.display().to_string();
+    let mut arguments =
+        vec!["-sS", "--max-time", "300", "--cacert", &root, "--resolve", &resolve, &url];
+    arguments.extend(more);
+    command("curl", &arguments, "")
+}
+
+pub fn root_store(pem: impl AsRef<[u8]>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(pem.as_ref()) {
+        roots.add(root.expect("a certificate")).expect("a root");
+    }
+    roots
+}
+
+/// A TLS client over which a test has full control.
+pub struct Tls {
+    pub stream: StreamOwned<ClientConnection, TcpStream>,
+}
+
+impl Tls {
+    pub fn connect(roots: RootCertStore, address: SocketAddr, name: &str) -> Self {
+        let config = ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+        Self::connect_with(Arc::new(config), address, name)
+    }
+
+    pub fn connect_with(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> Self {
+        let socket = TcpStream::connect(address).expect("connect");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_nodelay(true).expect("no delay");
+        let name = name.to_owned().try_into().expect("a server name");
+        let tls = ClientConnection::new(config, name).expect("a client");
+        let mut stream = StreamOwned::new(tls, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).expect("a handshake");
+        }
+        Self { stream }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("send");
+        self.stream.flush().expect("flush");
+    }
+
+    /// Reads until close_notify; an end without one is an error.
+    pub fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        self.stream.read_to_end(&mut all).map(|_| all)
+    }
+
+    /// Reads until what came ends with `end`.
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut byte = [0; 1024];
+        while !all.ends_with(end) {
+            match self.stream.read(&mut byte).expect("more bytes") {
+                0 => panic!("the end came before {end:?}: {:?}", String::from_utf8_lossy(&all)),
+                n => all.extend_from_slice(&byte[..n]),
+            }
+        }
+        all
+    }
+
+    /// Sends close_notify; what was received can still be read.
+    pub fn close(&mut self) {
+        self.stream.conn.send_close_notify();
+        self.stream.flush().expect("flush");
+    }
+}

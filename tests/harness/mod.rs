@@ -1,0 +1,80 @@
+//! Starts and stops what the tests talk to, and waits for conditions with a deadline.
+
+mod certificate;
+mod client;
+mod nginx;
+mod ringgate;
+
+pub use certificate::{Authority, Key};
+pub use client::{Tls, command, curl, root_store};
+pub use nginx::{Nginx, unused_address};
+pub use ringgate::{Ringgate, binary};
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A directory of its own, removed at the end.
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ringgate-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a scratch directory");
+        // nginx's workers, which are not root, read files here.
+        Self { path: path.canonicalize().expect("the directory just made") }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(&path, content).expect("write a test file");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A loopback address that no other test of this or another run on the machine uses.
+pub fn loopback() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let run = std::process::id();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [_, _, high, low] = (run.wrapping_mul(251).wrapping_add(number)).to_be_bytes();
+    Ipv4Addr::new(127, 1 + (run % 200) as u8, high, low.clamp(1, 254))
+}
+
+/// A port that is free now on `address`.
+pub fn free_port(address: Ipv4Addr) -> u16 {
+    let listener = TcpListener::bind(SocketAddr::from((address, 0))).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
