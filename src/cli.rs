@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, StringValueParser};
-use clap::error::ErrorKind;
+use clap::builder::StringValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::config::layers::Written;
-use crate::config::options::{Kind, OPTIONS, Opt};
+use crate::config::options::{Kind, OPTIONS, Opt, not_built_above};
 
 /// sysexits(3): what was typed is configuration too.
 const EX_CONFIG: u8 = 78;
@@ -33,7 +33,11 @@ pub struct Invocation {
 pub enum Outcome {
     Invocation(Invocation),
     /// Only a text: help, the version, or what is wrong with the command line.
-    Print { text: String, status: u8, to_stderr: bool },
+    Print {
+        text: String,
+        status: u8,
+        to_stderr: bool,
+    },
 }
 
 /// Reads a command line, the program's name first.
@@ -41,6 +45,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     let matches = match grammar().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
+            // A part of what is not built, like --autocert-on-demand.ask, has no flag of its own.
+            if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+                && error.kind() == ErrorKind::UnknownArgument
+                && not_built_above(&flag.trim_start_matches('-').replace('-', "_")).is_some()
+            {
+                return not_built(flag);
+            }
             let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return Outcome::Print {
                 text: error.render().to_string(),
@@ -58,17 +69,17 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     };
     let command = match name {
         "run" => Command::Run,
-        "check" if flags.get_flag("preflight") => return not_built("check --preflight"),
+        "check" if flags.get_flag("preflight") => return not_built("ringgate check --preflight"),
         "check" => Command::Check,
         "trust" => Command::Trust { install: flags.get_flag("install") },
-        other => return not_built(other),
+        other => return not_built(&format!("ringgate {other}")),
     };
     Outcome::Invocation(Invocation { command, written: written(flags) })
 }
 
 fn not_built(what: &str) -> Outcome {
     Outcome::Print {
-        text: format!("ringgate {what}: is not built yet\n"),
+        text: format!("{what}: is not built yet; leave it out\n"),
         status: EX_CONFIG,
         to_stderr: true,
     }
@@ -78,7 +89,16 @@ fn grammar() -> clap::Command {
     clap::Command::new("ringgate")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A TLS front end that looks after its own certificates.")
-        .disable_help_subcommand(true)
+        .arg(
+            Arg::new("config")
+                .short('c')
+                .long("config")
+                .global(true)
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The configuration file")
+                .long_help("The configuration file\n[environment: RINGGATE_CONFIG]\n[default: /etc/ringgate/ringgate.yaml if it is there]"),
+        )
         .after_help("'ringgate run' with no configuration serves a page on https://localhost:8443.\n'ringgate run --help' lists every option.")
         .subcommand(
             command("run", "Serve until SIGTERM; SIGHUP reloads").after_help(
@@ -105,37 +125,28 @@ fn grammar() -> clap::Command {
 
 /// A command that is promised and refused.
 fn later(name: &'static str) -> clap::Command {
-    clap::Command::new(name).hide(true).disable_help_flag(true).arg(
-        Arg::new("anything").num_args(0..).allow_hyphen_values(true).trailing_var_arg(true),
-    )
+    clap::Command::new(name)
+        .hide(true)
+        .disable_help_flag(true)
+        .arg(Arg::new("anything").num_args(0..).allow_hyphen_values(true).trailing_var_arg(true))
 }
 
 fn command(name: &'static str, about: &'static str) -> clap::Command {
-    clap::Command::new(name)
-        .about(about)
-        .arg(
-            Arg::new("config")
-                .short('c')
-                .long("config")
-                .value_name("FILE")
-                .value_parser(clap::value_parser!(PathBuf))
-                .help("The configuration file [environment: RINGGATE_CONFIG] [default: /etc/ringgate/ringgate.yaml if it is there]"),
-        )
-        .args(OPTIONS.iter().map(argument))
+    clap::Command::new(name).about(about).args(OPTIONS.iter().map(argument))
 }
 
 fn argument(option: &'static Opt) -> Arg {
-    let dashed = option.key.replace('_', "-");
-    // The documented spelling of a repeatable flag is singular.
-    let long = if option.key == "routes" { "route".to_owned() } else { dashed.clone() };
+    let long = option.flag().trim_start_matches('-').to_owned();
     let mut argument = Arg::new(option.key)
         .alias(option.key)
-        .alias(dashed)
+        .alias(option.key.replace('_', "-"))
         .long(long)
         .action(ArgAction::Append)
         .value_parser(StringValueParser::new())
         .hide(!option.built)
-        .help(help(option));
+        .help_heading(heading(option))
+        .help(format!("{} [default: {}]", option.help, option.default))
+        .long_help(long_help(option));
     argument = match option.kind {
         Kind::Bool => argument.num_args(0..=1).default_missing_value("true").value_name("BOOL"),
         Kind::Duration => argument.value_name("DURATION"),
@@ -143,25 +154,33 @@ fn argument(option: &'static Opt) -> Arg {
         Kind::List => argument.value_name("LIST"),
         Kind::Routes => argument.value_name("FROM=TO"),
         Kind::Certificates => argument.value_name("DIR|CERT:KEY"),
-        Kind::Choice(words) => argument
-            .value_parser(PossibleValuesParser::new(words.iter().copied()))
-            .hide_possible_values(false),
+        // Not clap's own choice: a wrong word is one problem among all the others.
+        Kind::Choice(words) => argument.value_name(words.join("|")),
         Kind::Text => argument.value_name("TEXT"),
     };
     if !option.built {
         // Refused by its name, whatever follows.
-        argument = argument.num_args(0..=1).default_missing_value("").value_parser(StringValueParser::new());
+        argument = argument.num_args(0..=1).default_missing_value("");
     }
     argument
 }
 
-fn help(option: &Opt) -> String {
+fn heading(option: &Opt) -> &'static str {
+    match option.key {
+        key if key.starts_with("tls_") || key.starts_with("ticket_") => "TLS",
+        key if key.ends_with("_timeout") => "Timeouts",
+        key if key.starts_with("log_") => "Logging",
+        _ => "Serving",
+    }
+}
+
+fn long_help(option: &Opt) -> String {
     let mut names = option.environment();
     if let Some(bare) = option.bare_environment() {
         names.push_str(" or ");
         names.push_str(&bare);
     }
-    format!("{} [environment: {names}] [default: {}]", option.help, option.default)
+    format!("{}\n[environment: {names}]\n[default: {}]", option.help, option.default)
 }
 
 fn written(flags: &ArgMatches) -> Written {
@@ -204,6 +223,28 @@ mod tests {
     }
 
     #[test]
+    fn the_file_may_be_named_before_the_command_too_and_wrong_choices_are_left_to_the_check() {
+        let Outcome::Invocation(invocation) =
+            parse_text("ringgate -c f.yaml trust --install --log-level x")
+        else {
+            panic!()
+        };
+        assert_eq!(invocation.command, Command::Trust { install: true });
+        assert_eq!(invocation.written.config_file, Some("f.yaml".into()));
+        assert_eq!(invocation.written.flags, [("log_level", vec!["x".to_owned()])]);
+    }
+
+    #[test]
+    fn every_built_option_is_in_the_help_and_no_other() {
+        let Outcome::Print { text, .. } = parse_text("ringgate run --help") else { panic!() };
+        for option in OPTIONS {
+            let shown = text.contains(&format!("{} ", option.flag()));
+            assert_eq!(shown, option.built, "{}", option.key);
+            assert_eq!(text.contains(&option.environment()), option.built, "{}", option.key);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_or_not_built_is_said_with_status_78_and_help_with_0() {
         for (line, expected, expected_status) in [
             ("ringgate run --idle-timout 5s", "idle-timeout", 78),
@@ -211,10 +252,14 @@ mod tests {
             ("ringgate", "Usage", 78),
             ("ringgate certs renew x --force", "not built yet", 78),
             ("ringgate check --preflight", "not built yet", 78),
+            ("ringgate run --autocert-on-demand.ask x", "not built yet", 78),
+            ("ringgate run --autocert_on_demand.ask=x", "not built yet", 78),
             ("ringgate --version", env!("CARGO_PKG_VERSION"), 0),
             ("ringgate run --help", "RINGGATE_IDLE_TIMEOUT", 0),
         ] {
-            let Outcome::Print { text, status, to_stderr } = parse_text(line) else { panic!("{line}") };
+            let Outcome::Print { text, status, to_stderr } = parse_text(line) else {
+                panic!("{line}")
+            };
             assert!(text.contains(expected), "{line}: {text}");
             assert_eq!((status, to_stderr), (expected_status, expected_status != 0), "{line}");
         }

@@ -212,7 +212,11 @@ mod tests {
             ("0:0:0:0:0:0:0:1", "::1"),
             ("under_score.example", "under_score.example"),
         ] {
-            assert_eq!(ServerName::parse(written).map(|n| n.to_string()), Ok(normal.into()), "{written}");
+            assert_eq!(
+                ServerName::parse(written).map(|n| n.to_string()),
+                Ok(normal.into()),
+                "{written}"
+            );
         }
         for wrong in ["", ".", "a..b", "-", "a b", "a/b"] {
             if wrong == "-" {
@@ -235,7 +239,9 @@ mod tests {
 
     #[test]
     fn private_names_are_told_from_public_ones() {
-        for private in ["localhost", "app.localhost", "x.test", "db.internal", "10.1.2.3", "::1", "fd00::1"] {
+        for private in
+            ["localhost", "app.localhost", "x.test", "db.internal", "10.1.2.3", "::1", "fd00::1"]
+        {
             assert!(ServerName::parse(private).unwrap().is_private(), "{private}");
         }
         for public in ["example.com", "test.example", "8.8.8.8", "2001:db8::1", "localhost.com"] {

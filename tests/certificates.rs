@@ -14,7 +14,8 @@ fn shown(ringgate: &Ringgate, more: &[&str]) -> String {
 }
 
 fn start(dir: &Path, routes: &[&str], more: &[&str]) -> Ringgate {
-    let nginx_less: Vec<String> = routes.iter().map(|from| format!("https://{from}=tcp://127.0.0.1:1")).collect();
+    let nginx_less: Vec<String> =
+        routes.iter().map(|from| format!("https://{from}=tcp://127.0.0.1:1")).collect();
     let dir = dir.display().to_string();
     let mut arguments = vec!["--certificates", &dir];
     for route in &nginx_less {
@@ -34,14 +35,21 @@ fn an_ecdsa_and_an_rsa_certificate_live_side_by_side_and_the_client_chooses() {
     let sni = ["-servername", "app.example"];
     let kind = |more: &[&str]| {
         let text = shown(&ringgate, &[&sni[..], more].concat());
-        let line = text.lines().find(|line| line.contains("Peer signature type")).unwrap_or(&text).to_owned();
+        let line = text
+            .lines()
+            .find(|line| line.contains("Peer signature type"))
+            .unwrap_or(&text)
+            .to_owned();
         line.rsplit(' ').next().unwrap().to_owned()
     };
     assert_eq!(kind(&[]), "ECDSA");
     assert_eq!(kind(&["-sigalgs", "RSA-PSS+SHA256"]), "RSA-PSS");
     assert_eq!(kind(&["-tls1_2"]), "ECDSA");
     assert_eq!(kind(&["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"]), "RSA-PSS");
-    assert_eq!(kind(&["-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384", "-sigalgs", "RSA+SHA256"]), "RSA");
+    assert_eq!(
+        kind(&["-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384", "-sigalgs", "RSA+SHA256"]),
+        "RSA"
+    );
 }
 
 #[test]
@@ -49,11 +57,20 @@ fn the_exact_name_wins_over_the_wildcard_and_case_does_not_matter() {
     let scratch = Scratch::new();
     let (exact, wildcard) = (Authority::new("exact"), Authority::new("wildcard"));
     exact.issue_into(scratch.path(), "exact", &["a.example"], Key::P256);
-    wildcard.issue_into(scratch.path(), "wildcard", &["*.example", "xn--bcher-kva.test"], Key::P256);
+    wildcard.issue_into(
+        scratch.path(),
+        "wildcard",
+        &["*.example", "xn--bcher-kva.test"],
+        Key::P256,
+    );
     let ringgate = start(scratch.path(), &["a.example", "*.example", "bücher.test"], &[]);
     let issuer = |name: &str| {
         let text = shown(&ringgate, &["-servername", name]);
-        ["exact", "wildcard"].into_iter().find(|ca| text.contains(&format!("CN = {ca}"))).map(str::to_owned).unwrap_or(text)
+        ["exact", "wildcard"]
+            .into_iter()
+            .find(|ca| text.contains(&format!("CN = {ca}")))
+            .map(str::to_owned)
+            .unwrap_or(text)
     };
     assert_eq!(issuer("a.example"), "exact");
     assert_eq!(issuer("A.EXAMPLE"), "exact");
@@ -72,7 +89,12 @@ fn an_absent_name_is_looked_up_as_the_address_and_then_as_default_server_name() 
 
     let host = crate::harness::loopback();
     let address = format!("{host}:0");
-    let ringgate = Ringgate::start(&["--address", &address, "--route", &nginx.route(&format!("https://{host}"))]);
+    let ringgate = Ringgate::start(&[
+        "--address",
+        &address,
+        "--route",
+        &nginx.route(&format!("https://{host}")),
+    ]);
     let root = ringgate.root().display().to_string();
     let url = format!("https://{}/", ringgate.address);
     let output = command("curl", &["-sS", "--cacert", &root, &url], "");
@@ -119,7 +141,10 @@ fn a_public_name_from_the_local_ca_is_warned_of_at_start_and_in_check() {
     let data = scratch.path().join("data").display().to_string();
     let output = Ringgate::output(&[&["check", "--data-dir", &data][..], &arguments].concat());
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("shop.example.com is a public name"), "{text}");
+    assert!(
+        output.status.success() && text.contains("shop.example.com is a public name"),
+        "{text}"
+    );
     assert!(!scratch.path().join("data").exists(), "check changes nothing");
 }
 
@@ -133,10 +158,20 @@ fn certificates_that_cannot_be_served_are_refused_in_words_at_once() {
     let key = scratch.write("a-key.pem", key);
     let other_key = scratch.write("other-key.pem", other_key);
     let encrypted = scratch.path().join("encrypted-key.pem");
-    let pkey = ["pkey", "-in", key.to_str().unwrap(), "-aes256", "-passout", "pass:secret", "-out", encrypted.to_str().unwrap()];
+    let pkey = [
+        "pkey",
+        "-in",
+        key.to_str().unwrap(),
+        "-aes256",
+        "-passout",
+        "pass:secret",
+        "-out",
+        encrypted.to_str().unwrap(),
+    ];
     assert!(command("openssl", &pkey, "").status.success());
     let garbage = scratch.write("garbage.pem", "this is no certificate\n");
-    let entry = |cert: &Path, key: &Path| format!("- cert: {}\n  key: {}\n", cert.display(), key.display());
+    let entry =
+        |cert: &Path, key: &Path| format!("- cert: {}\n  key: {}\n", cert.display(), key.display());
     let yaml = [
         "certificates:\n".to_owned(),
         entry(&chain, &other_key),
@@ -148,13 +183,32 @@ fn certificates_that_cannot_be_served_are_refused_in_words_at_once() {
     let config = scratch.write("ringgate.yaml", yaml).display().to_string();
     let data = scratch.path().join("data").display().to_string();
     for command in ["check", "run"] {
-        let output = Ringgate::output(&[command, "--config", &config, "--data-dir", &data, "--address", "127.0.0.1:0"]);
+        let output = Ringgate::output(&[
+            command,
+            "--config",
+            &config,
+            "--data-dir",
+            &data,
+            "--address",
+            "127.0.0.1:0",
+        ]);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(78), "{text}");
-        for expected in ["does not belong", "encrypted", "garbage.pem", "/nowhere/a.pem", "certificates[0]", "4 problems"] {
+        for expected in [
+            "does not belong",
+            "encrypted",
+            "garbage.pem",
+            "/nowhere/a.pem",
+            "certificates[0]",
+            "4 problems",
+        ] {
             assert!(text.contains(expected), "no {expected:?} in:\n{text}");
         }
-        for (line, entry) in ["ringgate.yaml:2", "ringgate.yaml:4", "ringgate.yaml:6", "ringgate.yaml:8"].iter().enumerate() {
+        for (line, entry) in
+            ["ringgate.yaml:2", "ringgate.yaml:4", "ringgate.yaml:6", "ringgate.yaml:8"]
+                .iter()
+                .enumerate()
+        {
             assert!(text.contains(entry), "problem {line} has no place {entry}:\n{text}");
         }
     }

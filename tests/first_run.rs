@@ -84,7 +84,16 @@ fn trust_prints_the_root_that_signs_and_killing_the_node_keeps_it() {
     let at = ringgate.address.to_string();
     let client = command(
         "openssl",
-        &["s_client", "-connect", &at, "-servername", "app.localhost", "-CAfile", &root, "-verify_return_error"],
+        &[
+            "s_client",
+            "-connect",
+            &at,
+            "-servername",
+            "app.localhost",
+            "-CAfile",
+            &root,
+            "-verify_return_error",
+        ],
         "",
     );
     let text = String::from_utf8_lossy(&client.stdout);

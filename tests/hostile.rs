@@ -10,7 +10,14 @@ const FROM: &str = "https://app.localhost";
 
 fn start() -> (Nginx, Ringgate) {
     let nginx = Nginx::start("calm");
-    let ringgate = Ringgate::start(&["--route", &nginx.route(FROM), "--handshake-timeout", "3s", "--log-level", "debug"]);
+    let ringgate = Ringgate::start(&[
+        "--route",
+        &nginx.route(FROM),
+        "--handshake-timeout",
+        "3s",
+        "--log-level",
+        "debug",
+    ]);
     (nginx, ringgate)
 }
 
@@ -74,7 +81,8 @@ fn damaged_and_oversized_hellos_get_an_alert() {
     // 64 KiB in four full records.
     let mut long = vec![1, 0, 0xff, 0xff];
     long.resize(65_536, 0);
-    let long: Vec<u8> = long.chunks(16_384).flat_map(|chunk| [&[22, 3, 1, 0x40, 0][..], chunk].concat()).collect();
+    let long: Vec<u8> =
+        long.chunks(16_384).flat_map(|chunk| [&[22, 3, 1, 0x40, 0][..], chunk].concat()).collect();
     assert_eq!(answer(&ringgate, &long), illegal_parameter);
     still_serves(&ringgate);
 }
@@ -128,7 +136,12 @@ fn who_never_finishes_is_ended_at_handshake_timeout() {
         let begun = std::time::Instant::now();
         let mut rest = Vec::new();
         let _ = socket.read_to_end(&mut rest);
-        assert!(begun.elapsed() >= Duration::from_secs(2), "{} bytes: {:?}", sent.len(), begun.elapsed());
+        assert!(
+            begun.elapsed() >= Duration::from_secs(2),
+            "{} bytes: {:?}",
+            sent.len(),
+            begun.elapsed()
+        );
     }
     ringgate.wait_for_log("\"reason\":\"handshake_timeout\"");
     still_serves(&ringgate);

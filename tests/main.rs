@@ -1,6 +1,9 @@
 //! Black-box tests: the real program on loopback, with real backends (nginx) and real clients (curl,
 //! openssl, wrk), a module per behaviour.
-#![allow(clippy::disallowed_methods, reason = "tests read clocks and files and wait for conditions")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read clocks and files and wait for conditions"
+)]
 
 mod harness;
 

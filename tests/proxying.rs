@@ -4,9 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
-use crate::harness::{
-    Nginx, Ringgate, Tls, command, curl, loopback, root_store, unused_address, wait_for,
-};
+use crate::harness::{Nginx, Ringgate, Tls, command, curl, loopback, root_store, wait_for};
 
 const FROM: &str = "https://app.localhost";
 
@@ -64,7 +62,8 @@ fn large_files_arrive_whole_both_ways_also_64_at_once() {
     let source = source.display().to_string();
     let output = curl(&ringgate.root(), ringgate.address, "app.localhost", "/large", &[]);
     assert!(output.stdout == large, "{} bytes came", output.stdout.len());
-    let output = curl(&ringgate.root(), ringgate.address, "app.localhost", "/up", &["-T", &source, "-f"]);
+    let output =
+        curl(&ringgate.root(), ringgate.address, "app.localhost", "/up", &["-T", &source, "-f"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(std::fs::read(nginx.file("up")).unwrap() == large);
 
@@ -78,14 +77,23 @@ fn large_files_arrive_whole_both_ways_also_64_at_once() {
             let (ringgate, nginx, medium, source) = (&ringgate, &nginx, &medium, &source);
             scope.spawn(move || {
                 if client % 2 == 0 {
-                    let output = curl(&ringgate.root(), ringgate.address, "app.localhost", "/medium", &[]);
-                    assert!(output.stdout == *medium, "client {client}: {} bytes", output.stdout.len());
+                    let output =
+                        curl(&ringgate.root(), ringgate.address, "app.localhost", "/medium", &[]);
+                    assert!(
+                        output.stdout == *medium,
+                        "client {client}: {} bytes",
+                        output.stdout.len()
+                    );
                 } else {
                     let path = format!("/up-{client}");
                     let more = ["-T", source.as_str(), "-f"];
-                    let output = curl(&ringgate.root(), ringgate.address, "app.localhost", &path, &more);
+                    let output =
+                        curl(&ringgate.root(), ringgate.address, "app.localhost", &path, &more);
                     assert!(output.status.success());
-                    assert!(std::fs::read(nginx.file(&path[1..])).unwrap() == *medium, "client {client}");
+                    assert!(
+                        std::fs::read(nginx.file(&path[1..])).unwrap() == *medium,
+                        "client {client}"
+                    );
                 }
             });
         }
@@ -96,15 +104,14 @@ fn large_files_arrive_whole_both_ways_also_64_at_once() {
 #[test]
 fn wrk_at_256_connections_ends_without_an_error() {
     let nginx = Nginx::start("load");
-    let ringgate = in_front_of(&nginx);
-    // wrk asks the system's resolver; an address needs no DNS, and its SNI is absent.
-    let ip_route = Ringgate::start(&["--route", &nginx.route("https://app.localhost"), "--default-server-name", "app.localhost"]);
-    let url = format!("https://{}/", ip_route.address);
+    // wrk takes no --resolve; by address it sends no server name.
+    let route = nginx.route(FROM);
+    let ringgate = Ringgate::start(&["--route", &route, "--default-server-name", "app.localhost"]);
+    let url = format!("https://{}/", ringgate.address);
     let output = command("wrk", &["-t2", "-c256", "-d5s", "-H", "Host: app.localhost", &url], "");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("requests in"), "{text}");
     assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
-    drop(ringgate);
 }
 
 #[test]
@@ -119,11 +126,14 @@ fn a_client_that_reads_slowly_slows_the_upstream_down_and_loses_nothing() {
         let block = [b'x'; 64 * 1024];
         let (mut sent, mut stalls) = (0, 0);
         while sent < total {
+            let begun = std::time::Instant::now();
             match socket.write(&block[..(total - sent).min(block.len())]) {
                 Ok(more) => sent += more,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => stalls += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => panic!("after {sent} bytes: {error}"),
             }
+            // A write that timed out may have written a part.
+            stalls += u32::from(begun.elapsed().as_millis() > 300);
             assert!(stalls < 60, "stalled for ever after {sent} bytes");
         }
         stalls
@@ -210,7 +220,11 @@ fn the_route_picks_the_application_protocol() {
     let ringgate = Ringgate::start_with_config(&yaml);
     let negotiated = |name: &str, offer: &str| {
         let at = ringgate.address.to_string();
-        let output = command("openssl", &["s_client", "-connect", &at, "-servername", name, "-alpn", offer], "");
+        let output = command(
+            "openssl",
+            &["s_client", "-connect", &at, "-servername", name, "-alpn", offer],
+            "",
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr)
     };
@@ -294,5 +308,4 @@ fn a_ticket_comes_even_if_the_upstream_says_nothing() {
         let _ = client.stream.conn.complete_io(&mut client.stream.sock);
         (client.stream.conn.tls13_tickets_received() > 0).then_some(())
     });
-    let _ = unused_address();
 }

@@ -34,7 +34,9 @@ fn an_upstream_that_hangs_costs_connect_timeout_and_no_more() {
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let mut fillers = Vec::new();
-    while let Ok(filler) = TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)) {
+    while let Ok(filler) =
+        TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300))
+    {
         fillers.push(filler);
         assert!(fillers.len() < 100);
     }
@@ -70,7 +72,10 @@ fn an_upstream_that_closes_first_ends_the_connection_in_order() {
 
 #[test]
 fn a_name_is_resolved_by_the_control_plane_and_one_that_does_not_resolve_is_said() {
-    let nginx = Nginx::start_at("resolved", SocketAddr::from(([127, 0, 0, 1], crate::harness::free_port([127, 0, 0, 1].into()))));
+    let nginx = Nginx::start_at(
+        "resolved",
+        SocketAddr::from(([127, 0, 0, 1], crate::harness::free_port([127, 0, 0, 1].into()))),
+    );
     let good = format!("https://good.localhost=tcp://localhost:{}", nginx.address.port());
     let bad = "https://bad.localhost=tcp://no-such-host.invalid:80";
     let ringgate = Ringgate::start(&["--route", &good, "--route", bad]);

@@ -12,7 +12,7 @@ use crate::name::{Pattern, ServerName};
 
 use super::layers::{Entry, Layers, Node, Value, not_built, unknown};
 use super::options::{
-    CERTIFICATE_KEYS, CERTIFICATE_KEYS_NOT_BUILT, ROUTE_KEYS, ROUTE_KEYS_NOT_BUILT,
+    CERTIFICATE_KEYS, CERTIFICATE_KEYS_NOT_BUILT, ROUTE_KEYS, ROUTE_KEYS_NOT_BUILT, nearest,
 };
 use super::problem::{Origin, Problem};
 use super::{
@@ -92,7 +92,8 @@ impl Checker<'_> {
             _ => Err((format!("{text:?} is no version"), "write 1.2 or 1.3".into())),
         });
         let tls_min_version = tls_min_version.unwrap_or(ProtocolVersion::TLSv1_2);
-        self.check_versions(tls_min_version, tls_cipher_suites.as_deref());
+        let tls_groups = self.list("tls_groups", |text| named(text, GROUPS, "group"));
+        self.check_versions(tls_min_version, tls_cipher_suites.as_deref(), tls_groups.as_deref());
         let seconds = Duration::from_secs;
         Config {
             address: address.unwrap_or_else(|| vec![usual_address]),
@@ -109,7 +110,7 @@ impl Checker<'_> {
             routes: self.routes(),
             tls_min_version,
             tls_cipher_suites,
-            tls_groups: self.list("tls_groups", |text| named(text, GROUPS, "group")),
+            tls_groups,
             ticket_rotation: self.duration("ticket_rotation", seconds(12 * 3600)),
             handshake_timeout: self.duration("handshake_timeout", seconds(10)),
             connect_timeout: self.duration("connect_timeout", seconds(5)),
@@ -159,7 +160,7 @@ impl Checker<'_> {
     }
 
     /// The items of a list, or the one value that stands for a list of one.
-    fn items<'n>(node: &'n Node) -> Vec<&'n Node> {
+    fn items(node: &Node) -> Vec<&Node> {
         match &node.value {
             Value::List(items) => items.iter().collect(),
             Value::Unset => Vec::new(),
@@ -177,13 +178,9 @@ impl Checker<'_> {
         let mut values = Vec::new();
         for item in Self::items(node) {
             let parts: Vec<Node> = match &item.value {
-                Value::Scalar(text) => text
-                    .split(',')
-                    .map(|part| Node {
-                        origin: item.origin.clone(),
-                        value: Value::Scalar(part.trim().to_owned()),
-                    })
-                    .collect(),
+                Value::Scalar(text) => {
+                    text.split(',').map(|part| scalar_node(&item.origin, part)).collect()
+                }
                 _ => vec![item.clone()],
             };
             for part in &parts {
@@ -212,7 +209,18 @@ impl Checker<'_> {
         Some(cores)
     }
 
-    fn check_versions(&mut self, min: ProtocolVersion, suites: Option<&[CipherSuite]>) {
+    /// A combination must leave a version that a client can reach.
+    fn check_versions(
+        &mut self,
+        min: ProtocolVersion,
+        suites: Option<&[CipherSuite]>,
+        groups: Option<&[NamedGroup]>,
+    ) {
+        // After a typo in either list, what it leaves over says nothing.
+        let lists = ["tls_cipher_suites", "tls_groups"];
+        if self.problems.iter().any(|problem| lists.contains(&problem.key.as_str())) {
+            return;
+        }
         let Some(suites) = suites else { return };
         let has_1_3 = SUITES_1_3.iter().any(|(_, suite)| suites.contains(suite));
         if min == ProtocolVersion::TLSv1_3 && !has_1_3 {
@@ -220,6 +228,13 @@ impl Checker<'_> {
             let what = "has no suite of TLS 1.3, which tls_min_version asks for";
             let wrong = (what.into(), "add TLS_AES_128_GCM_SHA256".into());
             self.problem(&origin, "tls_cipher_suites", wrong);
+        } else if let Some(groups) = groups
+            && !has_1_3
+            && groups.iter().all(|group| *group == NamedGroup::X25519MLKEM768)
+        {
+            let origin = self.layers.origin("tls_groups");
+            let what = "has no group of TLS 1.2, the only version that tls_cipher_suites leaves";
+            self.problem(&origin, "tls_groups", (what.into(), "add X25519".into()));
         }
     }
 
@@ -271,11 +286,13 @@ impl Checker<'_> {
         entries: &[Entry],
     ) -> Option<CertificatePlace> {
         self.check_keys(key, entries, CERTIFICATE_KEYS, CERTIFICATE_KEYS_NOT_BUILT);
-        let cert = self.required(node, key, entries, "cert", "write cert: FILE")?;
-        let private_key = self.required(node, key, entries, "key", "write key: FILE")?;
         let path = |text: &str| not_empty(text).map(|text| Path::new(text).to_owned());
-        let cert = self.read(cert, &format!("{key}.cert"), path);
-        let private_key = self.read(private_key, &format!("{key}.key"), path);
+        let cert = self
+            .required(node, key, entries, "cert", "write cert: FILE")
+            .and_then(|cert| self.read(cert, &format!("{key}.cert"), path));
+        let private_key = self
+            .required(node, key, entries, "key", "write key: FILE")
+            .and_then(|private_key| self.read(private_key, &format!("{key}.key"), path));
         Some(CertificatePlace::Pair { cert: cert?, key: private_key? })
     }
 
@@ -290,6 +307,9 @@ impl Checker<'_> {
             } else {
                 unknown(origin, name, valid.iter().copied())
             };
+            if nearest(name, valid.iter().copied()).is_none() && !not_yet.contains(&name) {
+                problem.remedy = format!("the keys here are {}", valid.join(", "));
+            }
             problem.key = format!("{key}.{name}");
             self.problems.push(problem);
         }
@@ -346,9 +366,8 @@ impl Checker<'_> {
             self.problem(&node.origin, key, (format!("{text:?} is no route"), remedy.into()));
             return None;
         };
-        let scalar =
-            |text: &str| Node { origin: node.origin.clone(), value: Value::Scalar(text.into()) };
-        self.route(node, key, &scalar(from.trim()), &scalar(to.trim()), Vec::new())
+        let (from, to) = (scalar_node(&node.origin, from), scalar_node(&node.origin, to));
+        self.route(node, key, Some(&from), Some(&to), Vec::new())
     }
 
     fn route_map(&mut self, node: &Node, key: &str, entries: &[Entry]) -> Option<RouteConfig> {
@@ -357,7 +376,7 @@ impl Checker<'_> {
         let to = self.required(node, key, entries, "to", "write to: tcp://HOST:PORT");
         let alpn = entries.iter().find(|entry| entry.key == "alpn");
         let alpn = alpn.map(|entry| self.alpn(&entry.node, &format!("{key}.alpn")));
-        self.route(node, key, from?, to?, alpn.unwrap_or_default())
+        self.route(node, key, from, to, alpn.unwrap_or_default())
     }
 
     fn alpn(&mut self, node: &Node, key: &str) -> Vec<Vec<u8>> {
@@ -372,38 +391,48 @@ impl Checker<'_> {
             }
             protocol => Ok(protocol.as_bytes().to_vec()),
         };
-        Self::items(node).into_iter().filter_map(|item| self.read(item, key, read)).collect()
+        // One text with commas is a list, as it is for every other key.
+        let split = match &node.value {
+            Value::Scalar(text) => {
+                text.split(',').map(|part| scalar_node(&node.origin, part)).collect()
+            }
+            _ => Self::items(node).into_iter().cloned().collect::<Vec<_>>(),
+        };
+        split.iter().filter_map(|item| self.read(item, key, read)).collect()
     }
 
     fn route(
         &mut self,
         node: &Node,
         key: &str,
-        from: &Node,
-        to: &Node,
+        from: Option<&Node>,
+        to: Option<&Node>,
         alpn: Vec<Vec<u8>>,
     ) -> Option<RouteConfig> {
-        let written = self.read(from, &format!("{key}.from"), |text| {
-            read_from(text).map(|(pattern, port)| (text.to_owned(), pattern, port))
+        let written = from.and_then(|from| {
+            self.read(from, &format!("{key}.from"), |text| {
+                read_from(text).map(|(pattern, port)| (text.to_owned(), pattern, port))
+            })
         });
-        let to_key = format!("{key}.to");
-        let to = match Self::items(to).as_slice() {
-            [one] => self.read(one, &to_key, read_to),
-            [] => {
-                let wrong = ("has no value".into(), "write tcp://HOST:PORT".into());
-                self.problem(&to.origin, &to_key, wrong);
-                None
-            }
-            [..] => {
-                let wrong = ("with several upstreams is not built yet".into(), "keep one".into());
-                self.problem(&to.origin, &to_key, wrong);
-                None
-            }
-        };
+        let to = to.and_then(|to| self.upstream(to, &format!("{key}.to")));
         let (from, pattern, port) = written?;
         let (origin, key) = (node.origin.clone(), key.to_owned());
         Some(RouteConfig { origin, key, from, pattern, port, to: to?, alpn })
     }
+
+    fn upstream(&mut self, node: &Node, key: &str) -> Option<UpstreamAddress> {
+        let wrong = match Self::items(node).as_slice() {
+            [one] => return self.read(one, key, read_to),
+            [] => ("has no value", "write tcp://HOST:PORT"),
+            [..] => ("with several upstreams is not built yet", "keep one"),
+        };
+        self.problem(&node.origin, key, (wrong.0.into(), wrong.1.into()));
+        None
+    }
+}
+
+fn scalar_node(origin: &Origin, text: &str) -> Node {
+    Node { origin: origin.clone(), value: Value::Scalar(text.trim().to_owned()) }
 }
 
 fn not_empty(text: &str) -> Result<&str, Wrong> {
@@ -421,7 +450,10 @@ fn named<T: Copy>(
     let found = names.clone().into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
     found.map(|(_, value)| value).ok_or_else(|| {
         let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
-        (format!("{text:?} is no {kind} that is supported"), format!("choose of {}", names.join(", ")))
+        (
+            format!("{text:?} is no {kind} that is supported"),
+            format!("choose of {}", names.join(", ")),
+        )
     })
 }
 
@@ -442,7 +474,10 @@ fn read_log_level(text: &str) -> Result<LogLevel, Wrong> {
 /// `10s`, `5m`, `36h`, `7d`, `500ms`; more than nothing.
 fn read_duration(text: &str) -> Result<Duration, Wrong> {
     let wrong = |what: &str| {
-        Err((format!("{text:?} {what}"), "write a number and ms, s, m, h or d, like 30s".to_owned()))
+        Err((
+            format!("{text:?} {what}"),
+            "write a number and ms, s, m, h or d, like 30s".to_owned(),
+        ))
     };
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -488,23 +523,29 @@ fn read_address(text: &str) -> Result<ListenAddress, Wrong> {
     if let Ok(ip) = std::net::IpAddr::from_str(text) {
         return wrong("has no port", format!("write {}", SocketAddr::new(ip, 443)));
     }
+    if text == "localhost" || (text.starts_with('[') && text.ends_with(']')) {
+        return wrong("has no port", format!("write {text}:443"));
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         return wrong("has no port", "write HOST:PORT or :PORT, like :443".into());
     };
-    let Ok(port) = u16::from_str(port) else {
+    let Some(port) = read_port(port) else {
         return wrong("has no valid port", "write a number up to 65535 after the colon".into());
     };
     match host {
         "" | "*" => Ok(ListenAddress::Every { port }),
         "localhost" => Ok(ListenAddress::Localhost { port }),
-        _ => wrong("names no address", "write an IP address, localhost, or nothing before the colon".into()),
+        _ => wrong(
+            "names no address",
+            "write an IP address, localhost, or nothing before the colon".into(),
+        ),
     }
 }
 
 fn read_from(text: &str) -> Result<(Pattern, Option<u16>), Wrong> {
     let wrong = |what: String, remedy: &str| Err((what, remedy.to_owned()));
     let Some((scheme, rest)) = text.split_once("://") else {
-        return wrong(format!("{text:?} has no scheme"), "write https://HOST");
+        return Err((format!("{text:?} has no scheme"), format!("write https://{text}")));
     };
     if scheme != "https" {
         return wrong(format!("{scheme:?} is no scheme for clients"), "write https://HOST");
@@ -532,7 +573,7 @@ fn read_to(text: &str) -> Result<UpstreamAddress, Wrong> {
         // unix:/path has no slashes of an authority.
         text.split_once(':').filter(|(scheme, _)| *scheme == "unix")
     }) else {
-        return wrong(format!("{text:?} has no scheme"), format!("write tcp://{text}"));
+        return wrong(format!("{text:?} has no scheme"), format!("write {}", as_tcp(text, 80)));
     };
     match scheme {
         "tcp" => {}
@@ -542,7 +583,8 @@ fn read_to(text: &str) -> Result<UpstreamAddress, Wrong> {
         }
         "http" | "https" => {
             let what = format!("{scheme}:// is no kind of upstream: bytes are relayed as they are");
-            return wrong(what, format!("write tcp://{}", authority.trim_end_matches('/')));
+            let usual_port = if scheme == "http" { 80 } else { 443 };
+            return wrong(what, format!("write {}", as_tcp(authority, usual_port)));
         }
         _ => {
             let what = format!("{scheme:?} is no kind of upstream");
@@ -550,16 +592,41 @@ fn read_to(text: &str) -> Result<UpstreamAddress, Wrong> {
         }
     }
     if authority.contains(['/', '?', '#', '@']) {
-        return wrong(format!("{text:?} is more than host and port"), "write tcp://HOST:PORT".into());
+        return wrong(
+            format!("{text:?} is more than host and port"),
+            "write tcp://HOST:PORT".into(),
+        );
     }
     let (host, port) = split_port(authority)?;
-    let Some(port) = port.filter(|port| *port > 0) else {
-        return wrong(format!("{text:?} has no port"), format!("write tcp://{authority}:80"));
+    if port == Some(0) {
+        return wrong(
+            format!("{text:?} has port 0"),
+            "write the port that the upstream listens on".into(),
+        );
+    }
+    let Some(port) = port else {
+        return wrong(format!("{text:?} has no port"), format!("write {}", as_tcp(authority, 80)));
     };
     match ServerName::parse(host) {
         Ok(name) => Ok(UpstreamAddress::Tcp { host: name.to_string(), port }),
         Err(error) => wrong(format!("{host:?} {error}"), "write tcp://HOST:PORT".into()),
     }
+}
+
+/// What to write instead of an upstream that is nearly right: with its own port, or the usual one.
+fn as_tcp(authority: &str, usual_port: u16) -> String {
+    let host = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    match split_port(host) {
+        Ok((_, Some(_))) => format!("tcp://{host}"),
+        Ok(("", None)) | Err(_) => "tcp://HOST:PORT".to_owned(),
+        Ok((host, None)) => format!("tcp://{host}:{usual_port}"),
+    }
+}
+
+/// A port in digits only: `+80` is a number for Rust, and a mistake here.
+fn read_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    u16::from_str(text).ok().filter(|_| digits)
 }
 
 /// `host`, `host:port`, `[::1]` and `[::1]:port`; the brackets stay.
@@ -571,9 +638,9 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), Wrong> {
         let what = format!("{authority:?} is an IPv6 address without brackets");
         return Err((what, format!("write [{authority}]")));
     }
-    match u16::from_str(&port[1..]) {
-        Ok(port) => Ok((host, Some(port))),
-        Err(_) => {
+    match read_port(&port[1..]) {
+        Some(port) => Ok((host, Some(port))),
+        None => {
             let what = format!("{:?} is no port", &port[1..]);
             Err((what, "write a number up to 65535".into()))
         }
@@ -628,31 +695,135 @@ mod tests {
     #[test]
     fn every_mistake_is_named_with_its_place_and_a_remedy() {
         for (text, expected) in [
-            ("address: 443\n", "f:1 address: \"443\" has no port; write HOST:PORT or :PORT, like :443"),
+            (
+                "address: 443\n",
+                "f:1 address: \"443\" has no port; write HOST:PORT or :PORT, like :443",
+            ),
             ("address: ::1\n", "f:1 address: \"::1\" has no port; write [::1]:443"),
-            ("address: example.com:443\n", "f:1 address: \"example.com:443\" names no address; write an IP address, localhost, or nothing before the colon"),
+            (
+                "address: example.com:443\n",
+                "f:1 address: \"example.com:443\" names no address; write an IP address, localhost, or nothing before the colon",
+            ),
+            ("address: '[::1]'\n", "f:1 address: \"[::1]\" has no port; write [::1]:443"),
+            ("address: localhost\n", "f:1 address: \"localhost\" has no port; write localhost:443"),
+            ("address: 1.2.3.4\n", "f:1 address: \"1.2.3.4\" has no port; write 1.2.3.4:443"),
+            (
+                "address: ':+443'\n",
+                "f:1 address: \":+443\" has no valid port; write a number up to 65535 after the colon",
+            ),
             ("address: []\n", "f:1 address: is an empty list; write something, or drop the key"),
             ("cores: 3-1\n", "f:1 cores: \"3-1\" is no core; write numbers like 0,2-5"),
-            ("idle_timeout: 10\n", "f:1 idle_timeout: \"10\" has no unit; write a number and ms, s, m, h or d, like 30s"),
-            ("idle_timeout: 0s\n", "f:1 idle_timeout: \"0s\" is no time at all; write a number and ms, s, m, h or d, like 30s"),
+            (
+                "idle_timeout: 10\n",
+                "f:1 idle_timeout: \"10\" has no unit; write a number and ms, s, m, h or d, like 30s",
+            ),
+            (
+                "idle_timeout: 0s\n",
+                "f:1 idle_timeout: \"0s\" is no time at all; write a number and ms, s, m, h or d, like 30s",
+            ),
             ("idle_timeout: [1s]\n", "f:1 idle_timeout: is a list; write one value"),
-            ("tls_min_version: 1.1\n", "f:1 tls_min_version: \"1.1\" is no version; write 1.2 or 1.3"),
-            ("tls_min_version: 1.3\ntls_cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n", "f:2 tls_cipher_suites: has no suite of TLS 1.3, which tls_min_version asks for; add TLS_AES_128_GCM_SHA256"),
-            ("certificates:\n- cert: a\n  ocsp: b\n  kye: c\n", "f:3 certificates[0].ocsp: is not built yet; leave it out"),
-            ("routes:\n- from: https://a.example\n", "f:2 routes[0]: has no to; write to: tcp://HOST:PORT"),
-            ("routes:\n- from: http://a.example\n  to: tcp://b:1\n", "f:2 routes[0].from: \"http\" is no scheme for clients; write https://HOST"),
-            ("routes:\n- from: https://a.example/x\n  to: tcp://b:1\n", "f:2 routes[0].from: \"https://a.example/x\" is more than a host; write https://HOST or https://HOST:PORT, without path or user"),
-            ("routes:\n- from: https://a.*.b\n  to: tcp://b:1\n", "f:2 routes[0].from: \"a.*.b\" may have * only as its whole first label, like *.example.com; write a name like app.example.com"),
-            ("routes:\n- from: https://a.example\n  to: tcp://b\n", "f:3 routes[0].to: \"tcp://b\" has no port; write tcp://b:80"),
-            ("routes:\n- from: https://a.example\n  to: 10.0.0.5:80\n", "f:3 routes[0].to: \"10.0.0.5:80\" has no scheme; write tcp://10.0.0.5:80"),
-            ("routes:\n- from: https://a.example\n  to: http://b:80/\n", "f:3 routes[0].to: http:// is no kind of upstream: bytes are relayed as they are; write tcp://b:80"),
-            ("routes:\n- from: https://a.example\n  to: unix:/run/x\n", "f:3 routes[0].to: unix upstreams are not built yet; write tcp://HOST:PORT"),
-            ("routes:\n- from: https://a.example\n  to: [tcp://b:1, tcp://c:1]\n", "f:3 routes[0].to: with several upstreams is not built yet; keep one"),
-            ("routes:\n- from: https://a.example\n  to: tcp://b:1\n- from: https://A.EXAMPLE\n  to: tcp://c:1\n", "f:4 routes[1].from: https://A.EXAMPLE is the host of routes[0] (f:2) too; keep one of the two routes"),
-            ("routes:\n- from: https://a.example\n  to: tcp://b:1\n  send_proxy: v2\n", "f:4 routes[0].send_proxy: is not built yet; leave it out"),
-            ("routes:\n- form: https://a.example\n  to: tcp://b:1\n", "f:2 routes[0].form: is no key; did you mean from?"),
-            ("routes:\n- from: https://a.example\n  to: tcp://b:1\n  alpn: [acme-tls/1]\n", "f:4 routes[0].alpn: acme-tls/1 belongs to the CA's validation (RFC 8737), not to clients; leave it out"),
-            ("default_server_name: '*.example.com'\n", "f:1 default_server_name: \"*.example.com\" is neither a DNS name nor an IP address; write one name, like example.com"),
+            (
+                "tls_min_version: 1.1\n",
+                "f:1 tls_min_version: \"1.1\" is no version; write 1.2 or 1.3",
+            ),
+            (
+                "tls_min_version: 1.3\ntls_cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n",
+                "f:2 tls_cipher_suites: has no suite of TLS 1.3, which tls_min_version asks for; add TLS_AES_128_GCM_SHA256",
+            ),
+            (
+                "tls_groups: [X25519MLKEM768]\ntls_cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n",
+                "f:1 tls_groups: has no group of TLS 1.2, the only version that tls_cipher_suites leaves; add X25519",
+            ),
+            (
+                "tls_groups: [P-521]\n",
+                "f:1 tls_groups: \"P-521\" is no group that is supported; choose of X25519MLKEM768, X25519, secp256r1, secp384r1, P-256, P-384",
+            ),
+            (
+                "log_level: loud\n",
+                "f:1 log_level: \"loud\" is no level; write error, warn, info, debug or trace",
+            ),
+            ("data_dir: ''\n", "f:1 data_dir: is empty; write a path, or drop the key"),
+            ("certificates:\n- {}\n", "f:2 certificates[0]: has no key; write key: FILE"),
+            (
+                "certificates:\n- cert: a\n  ocsp: b\n  kye: c\n",
+                "f:3 certificates[0].ocsp: is not built yet; leave it out",
+            ),
+            (
+                "routes:\n- from: https://a.example\n",
+                "f:2 routes[0]: has no to; write to: tcp://HOST:PORT",
+            ),
+            (
+                "routes:\n- from: a.example\n  to: tcp://b:1\n",
+                "f:2 routes[0].from: \"a.example\" has no scheme; write https://a.example",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: 10.0.0.5\n",
+                "f:3 routes[0].to: \"10.0.0.5\" has no scheme; write tcp://10.0.0.5:80",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: https://b/x\n",
+                "f:3 routes[0].to: https:// is no kind of upstream: bytes are relayed as they are; write tcp://b:443",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: tcp://b:0\n",
+                "f:3 routes[0].to: \"tcp://b:0\" has port 0; write the port that the upstream listens on",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  zzzzzz: 1\n",
+                "f:3 routes[0].zzzzzz: is no key; the keys here are from, to, alpn",
+            ),
+            (
+                "routes:\n- from: http://a.example\n  to: tcp://b:1\n",
+                "f:2 routes[0].from: \"http\" is no scheme for clients; write https://HOST",
+            ),
+            (
+                "routes:\n- from: https://a.example/x\n  to: tcp://b:1\n",
+                "f:2 routes[0].from: \"https://a.example/x\" is more than a host; write https://HOST or https://HOST:PORT, without path or user",
+            ),
+            (
+                "routes:\n- from: https://a.*.b\n  to: tcp://b:1\n",
+                "f:2 routes[0].from: \"a.*.b\" may have * only as its whole first label, like *.example.com; write a name like app.example.com",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: tcp://b\n",
+                "f:3 routes[0].to: \"tcp://b\" has no port; write tcp://b:80",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: 10.0.0.5:80\n",
+                "f:3 routes[0].to: \"10.0.0.5:80\" has no scheme; write tcp://10.0.0.5:80",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: http://b:80/\n",
+                "f:3 routes[0].to: http:// is no kind of upstream: bytes are relayed as they are; write tcp://b:80",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: unix:/run/x\n",
+                "f:3 routes[0].to: unix upstreams are not built yet; write tcp://HOST:PORT",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: [tcp://b:1, tcp://c:1]\n",
+                "f:3 routes[0].to: with several upstreams is not built yet; keep one",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: tcp://b:1\n- from: https://A.EXAMPLE\n  to: tcp://c:1\n",
+                "f:4 routes[1].from: https://A.EXAMPLE is the host of routes[0] (f:2) too; keep one of the two routes",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: tcp://b:1\n  send_proxy: v2\n",
+                "f:4 routes[0].send_proxy: is not built yet; leave it out",
+            ),
+            (
+                "routes:\n- form: https://a.example\n  to: tcp://b:1\n",
+                "f:2 routes[0].form: is no key; did you mean from?",
+            ),
+            (
+                "routes:\n- from: https://a.example\n  to: tcp://b:1\n  alpn: [acme-tls/1]\n",
+                "f:4 routes[0].alpn: acme-tls/1 belongs to the CA's validation (RFC 8737), not to clients; leave it out",
+            ),
+            (
+                "default_server_name: '*.example.com'\n",
+                "f:1 default_server_name: \"*.example.com\" is neither a DNS name nor an IP address; write one name, like example.com",
+            ),
         ] {
             let problems = check_yaml(text).expect_err(text);
             assert!(problems.iter().any(|problem| problem == expected), "{text}\n{problems:#?}");
@@ -661,8 +832,23 @@ mod tests {
 
     #[test]
     fn all_problems_come_at_once() {
-        let problems = check_yaml("address: x\ncores: y\nidle_timeout: z\n").unwrap_err();
-        assert_eq!(problems.len(), 3, "{problems:#?}");
+        for (text, count) in [
+            ("address: x\ncores: y\nidle_timeout: z\n", 3),
+            ("certificates:\n- {}\n", 2),
+            ("routes:\n- to: tcp://b\n  send_proxy: v1\n  alpn: ['']\n", 4),
+            // One typo is one problem, whatever else it leaves undone.
+            ("tls_min_version: 1.3\ntls_cipher_suites: [TLS_AES_128_GCM_SHA25]\n", 1),
+        ] {
+            let problems = check_yaml(text).expect_err(text);
+            assert_eq!(problems.len(), count, "{text}\n{problems:#?}");
+        }
+    }
+
+    #[test]
+    fn protocols_may_stand_in_one_text() {
+        let text = "routes:\n- from: https://a\n  to: tcp://b:1\n  alpn: h2, http/1.1\n";
+        let config = check_yaml(text).unwrap();
+        assert_eq!(config.routes[0].alpn, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     }
 
     proptest! {
@@ -690,6 +876,13 @@ mod tests {
             } else {
                 prop_assert!(read.is_err());
             }
+        }
+
+        #[test]
+        fn cores_read_back(first in 0usize..100, more in 0usize..9) {
+            let last = first + more;
+            prop_assert_eq!(read_core_range(&format!("{first}-{last}")), Ok(first..=last));
+            prop_assert_eq!(read_core_range(&first.to_string()), Ok(first..=first));
         }
 
         #[test]

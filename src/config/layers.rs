@@ -1,7 +1,10 @@
 //! Reads what was written where: default < file < environment < flags, each value with its origin.
 //!
 //! The one file of this room that reads the disk and the environment.
-#![expect(clippy::disallowed_methods, reason = "the one file of this room that reads disk and environment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one file of this room that reads disk and environment"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -95,15 +98,35 @@ pub fn unknown<'a>(
 
 /// Reads the file, the environment and the flags.
 pub fn read(written: &Written) -> Layers {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    lay(written, &environment, |path| {
+    let mut environment = BTreeMap::new();
+    let mut unreadable = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => {
+                environment.insert(name, value);
+            }
+            (Ok(name), Err(_)) if is_ours(&name) => unreadable.push(name),
+            // Nobody's name, or none that we could compare with ours.
+            _ => {}
+        }
+    }
+    let mut layers = lay(written, &environment, |path| {
         std::fs::read_to_string(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => None,
             _ => Some(error.to_string()),
         })
-    })
+    });
+    layers.problems.extend(unreadable.into_iter().map(|name| {
+        let origin = Origin::Environment(name);
+        Problem::new(&origin, "", "is not UTF-8", "write it in UTF-8, or unset it")
+    }));
+    layers
+}
+
+/// Whether an environment variable is one that configures something.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX)
+        || OPTIONS.iter().any(|option| option.bare_environment().is_some_and(|bare| bare == name))
 }
 
 /// `read_file` says `Err(None)` for a file that is not there.
@@ -112,12 +135,10 @@ fn lay(
     environment: &BTreeMap<String, String>,
     read_file: impl Fn(&Path) -> Result<String, Option<String>>,
 ) -> Layers {
-    let mut layers =
-        Layers { usual_data_dir: usual_data_dir(environment), ..Layers::default() };
-    let named = written
-        .config_file
-        .clone()
-        .or_else(|| environment.get(FILE_VARIABLE).map(PathBuf::from));
+    let mut layers = Layers { usual_data_dir: usual_data_dir(environment), ..Layers::default() };
+    let named = written.config_file.clone().or_else(|| {
+        environment.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+    });
     let path = named.clone().unwrap_or_else(|| USUAL_FILE.into());
     let has_file = match (read_file(&path), &named) {
         (Ok(text), _) => {
@@ -176,12 +197,15 @@ fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>)
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
         let key = key.to_lowercase();
         if name != FILE_VARIABLE && options::find(&key).is_none() {
-            let names: Vec<_> = OPTIONS.iter().filter(|o| o.built).map(Opt::environment).collect();
             let origin = Origin::Environment(name.clone());
+            if options::not_built_above(&key).is_some() {
+                layers.problems.push(not_built(&origin, &key));
+                continue;
+            }
             let keys = OPTIONS.iter().filter(|option| option.built).map(|option| option.key);
             let remedy = match nearest(&key, keys).and_then(options::find) {
                 Some(meant) => format!("did you mean {}?", meant.environment()),
-                None => format!("names that are read begin like {}", names.first().map_or("", |n| n)),
+                None => "'ringgate run --help' lists the names; unset it".to_owned(),
             };
             layers.problems.push(Problem::new(&origin, "", "sets nothing", remedy));
         }
@@ -199,10 +223,8 @@ fn read_flags(layers: &mut Layers, flags: &[(&'static str, Vec<String>)]) {
 
 /// A value from flags or the environment: lists are comma-separated, or the flag is repeated.
 fn written_node(kind: Kind, origin: &Origin, texts: &[String]) -> Node {
-    let scalar = |text: &str| Node {
-        origin: origin.clone(),
-        value: Value::Scalar(text.trim().to_owned()),
-    };
+    let scalar =
+        |text: &str| Node { origin: origin.clone(), value: Value::Scalar(text.trim().to_owned()) };
     let value = match kind {
         Kind::List | Kind::Certificates | Kind::Routes => Value::List(
             texts
@@ -224,7 +246,9 @@ fn written_node(kind: Kind, origin: &Origin, texts: &[String]) -> Node {
 
 fn usual_data_dir(environment: &BTreeMap<String, String>) -> PathBuf {
     let set = |name: &str| environment.get(name).filter(|text| !text.is_empty());
-    if let Some(first) = set("STATE_DIRECTORY").and_then(|list| list.split(':').next()) {
+    if let Some(list) = set("STATE_DIRECTORY")
+        && let Some(first) = list.split(':').find(|path| !path.is_empty())
+    {
         return first.into();
     }
     if let Some(data) = set("XDG_DATA_HOME") {
@@ -240,7 +264,11 @@ fn usual_data_dir(environment: &BTreeMap<String, String>) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn lay_out(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Layers {
+    fn lay_out(
+        file: Option<&str>,
+        environment: &[(&str, &str)],
+        flags: &[(&'static str, &str)],
+    ) -> Layers {
         let environment =
             environment.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
         let written = Written {
@@ -259,21 +287,44 @@ mod tests {
     #[test]
     fn flags_beat_environment_beats_file() {
         let file = Some("log_level: debug\nidle_timeout: 1m\nconnect_timeout: 1s\n");
-        let environment = [("RINGGATE_IDLE_TIMEOUT", "2m"), ("LOG_LEVEL", "warn"), ("RINGGATE_LOG_LEVEL", "error")];
+        let environment = [
+            ("RINGGATE_IDLE_TIMEOUT", "2m"),
+            ("LOG_LEVEL", "warn"),
+            ("RINGGATE_LOG_LEVEL", "error"),
+        ];
         let layers = lay_out(file, &environment, &[("idle_timeout", "3m")]);
         assert_eq!(layers.problems, []);
         assert_eq!(text(&layers, "idle_timeout"), ("3m".into(), "--idle-timeout".into()));
         assert_eq!(text(&layers, "log_level"), ("error".into(), "RINGGATE_LOG_LEVEL".into()));
-        assert_eq!(text(&layers, "connect_timeout"), ("1s".into(), "/etc/ringgate/ringgate.yaml:3".into()));
+        assert_eq!(
+            text(&layers, "connect_timeout"),
+            ("1s".into(), "/etc/ringgate/ringgate.yaml:3".into())
+        );
         assert!(!layers.nothing_configured);
         assert!(lay_out(None, &[("HOME", "/root")], &[]).nothing_configured);
+    }
+
+    #[test]
+    fn a_list_in_the_environment_replaces_the_whole_list_of_the_file() {
+        let layers = lay_out(Some("address: [':1', ':2']\n"), &[("ADDRESS", ":3, :4")], &[]);
+        let Value::List(items) = &layers.values["address"].value else { panic!() };
+        let items: Vec<_> =
+            items.iter().map(|item| (&item.value, item.origin.to_string())).collect();
+        let expected = [Value::Scalar(":3".into()), Value::Scalar(":4".into())];
+        assert_eq!(items, [(&expected[0], "ADDRESS".into()), (&expected[1], "ADDRESS".into())]);
     }
 
     #[test]
     fn keys_that_are_unknown_or_not_built_are_problems() {
         let layers = lay_out(
             Some("idle_timout: 1m\nautocert: true\n"),
-            &[("AUTOCERT_EMAIL", "a@b"), ("RINGGATE_ADRESS", ":1"), ("ADRESS", ":1")],
+            &[
+                ("AUTOCERT_EMAIL", "a@b"),
+                ("RINGGATE_ADRESS", ":1"),
+                ("ADRESS", ":1"),
+                ("RINGGATE_AUTOCERT_ON_DEMAND_ASK", "x"),
+                ("RINGGATE_X", "1"),
+            ],
             &[("ocsp_stapling", "no")],
         );
         let problems: Vec<_> = layers.problems.iter().map(ToString::to_string).collect();
@@ -284,6 +335,8 @@ mod tests {
                 "/etc/ringgate/ringgate.yaml:2 autocert: is not built yet; leave it out",
                 "AUTOCERT_EMAIL autocert_email: is not built yet; leave it out",
                 "RINGGATE_ADRESS: sets nothing; did you mean RINGGATE_ADDRESS?",
+                "RINGGATE_AUTOCERT_ON_DEMAND_ASK autocert_on_demand_ask: is not built yet; leave it out",
+                "RINGGATE_X: sets nothing; 'ringgate run --help' lists the names; unset it",
                 "--ocsp-stapling ocsp_stapling: is not built yet; leave it out",
             ]
         );
@@ -293,14 +346,19 @@ mod tests {
     fn a_file_that_was_named_must_be_there_and_the_usual_one_need_not() {
         let written = Written { config_file: Some("/nowhere.yaml".into()), flags: Vec::new() };
         let layers = lay(&written, &BTreeMap::new(), |_| Err(None));
-        assert_eq!(layers.problems[0].to_string(), "/nowhere.yaml: there is no such file; name another with --config");
+        assert_eq!(
+            layers.problems[0].to_string(),
+            "/nowhere.yaml: there is no such file; name another with --config"
+        );
         assert_eq!(lay(&Written::default(), &BTreeMap::new(), |_| Err(None)).problems, []);
+        assert_eq!(lay_out(None, &[("RINGGATE_CONFIG", "")], &[]).problems, []);
     }
 
     #[test]
     fn data_lives_where_the_environment_says() {
         let dir = |environment: &[(&str, &str)]| lay_out(None, environment, &[]).usual_data_dir;
         assert_eq!(dir(&[("STATE_DIRECTORY", "/a:/b"), ("HOME", "/h")]), Path::new("/a"));
+        assert_eq!(dir(&[("STATE_DIRECTORY", ":/b")]), Path::new("/b"));
         assert_eq!(dir(&[("XDG_DATA_HOME", "/x"), ("HOME", "/h")]), Path::new("/x/ringgate"));
         assert_eq!(dir(&[("HOME", "/h")]), Path::new("/h/.local/share/ringgate"));
         assert_eq!(dir(&[]), Path::new("/var/lib/ringgate"));

@@ -45,9 +45,13 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     /// `:port`: every address of the machine, IPv4 and IPv6.
-    Every { port: u16 },
+    Every {
+        port: u16,
+    },
     /// `localhost:port`: 127.0.0.1 and, where the machine has it, ::1.
-    Localhost { port: u16 },
+    Localhost {
+        port: u16,
+    },
     Ip(SocketAddr),
 }
 

@@ -50,6 +50,7 @@ const fn not_built(key: &'static str, bare: bool) -> Opt {
 }
 
 /// Every option, in the order of the help text.
+#[rustfmt::skip] // A row is read as a row: three lines, not eight.
 pub static OPTIONS: &[Opt] = &[
     built(
         "address", Kind::List, ":443; localhost:8443 with no configuration at all", true,
@@ -58,7 +59,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     built(
         "routes", Kind::Routes, "none: a built-in page", true,
-        "What to serve: FROM=TO, like https://app.example.com=tcp://127.0.0.1:8080; may be repeated (--route).",
+        "What to serve: FROM=TO, like https://app.example.com=tcp://127.0.0.1:8080; may be repeated.",
         "with nothing to serve, the built-in page shows that TLS works",
     ),
     built(
@@ -178,10 +179,26 @@ pub fn find(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.key == key)
 }
 
+/// The option, not built yet, whose part a nested key is: `autocert_on_demand.ask`, or `_ask` in the
+/// environment.
+pub fn not_built_above(nested: &str) -> Option<&'static Opt> {
+    let above = |option: &&Opt| {
+        nested.strip_prefix(option.key).is_some_and(|rest| rest.starts_with(['.', '_']))
+    };
+    OPTIONS
+        .iter()
+        .filter(|option| !option.built)
+        .filter(above)
+        .max_by_key(|option| option.key.len())
+}
+
 impl Opt {
-    /// `--idle-timeout`.
+    /// `--idle-timeout`; routes are written one by one, so theirs is `--route`.
     pub fn flag(&self) -> String {
-        format!("--{}", self.key.replace('_', "-"))
+        match self.kind {
+            Kind::Routes => "--route".to_owned(),
+            _ => format!("--{}", self.key.replace('_', "-")),
+        }
     }
 
     /// `RINGGATE_IDLE_TIMEOUT`.
@@ -197,6 +214,11 @@ impl Opt {
 
 /// The most similar of `valid`, if it is similar enough to be what was meant.
 pub fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Twice the longest key, for the distance costs a product of lengths and anything may be written.
+    const LONGEST: usize = 64;
+    if written.len() > LONGEST {
+        return None;
+    }
     let written = written.replace('-', "_").to_lowercase();
     let (distance, nearest) =
         valid.into_iter().map(|key| (edit_distance(&written, key), key)).min()?;
@@ -239,6 +261,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(nearest(written, keys()), meant, "{written}");
+        }
+        assert_eq!(nearest(&"k".repeat(1 << 20), keys()), None);
+    }
+
+    #[test]
+    fn a_part_of_what_is_not_built_is_found_under_the_longest_key() {
+        for (nested, above) in [
+            ("autocert_on_demand.ask", Some("autocert_on_demand")),
+            ("autocert_on_demand_ask", Some("autocert_on_demand")),
+            ("autocert_emial", Some("autocert")),
+            ("autocert", None),
+            ("autocerts", None),
+            ("address_x", None),
+        ] {
+            assert_eq!(not_built_above(nested).map(|option| option.key), above, "{nested}");
         }
     }
 

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 pub enum Origin {
     Default,
     /// A line of the configuration file, counted from 1; 0 if the file as a whole is meant.
-    File { path: PathBuf, line: usize },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
     /// An environment variable, by name.
     Environment(String),
     /// A flag, with its dashes.

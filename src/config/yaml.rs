@@ -22,7 +22,11 @@ pub fn read(path: &Path, text: &str) -> Result<Vec<Entry>, Problem> {
         match event {
             Event::StreamEnd => break,
             Event::DocumentStart(_) if root.is_some() => {
-                return Err(reader.problem(&span, "a second document begins", "write one document"));
+                return Err(reader.problem(
+                    &span,
+                    "a second document begins",
+                    "write one document",
+                ));
             }
             Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
             event => root = Some(reader.node(event, &span, 0)?),
@@ -70,7 +74,11 @@ impl<'a> Reader<'a> {
 
     fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Problem> {
         if depth > DEEPEST {
-            return Err(self.problem(span, "this is nested too deep", "see the README for the form"));
+            return Err(self.problem(
+                span,
+                "this is nested too deep",
+                "see the README for the form",
+            ));
         }
         let value = match event {
             Event::Scalar(text, style, ..) => match (&*text, style) {
@@ -92,7 +100,9 @@ impl<'a> Reader<'a> {
                 let remedy = "write the value out";
                 return Err(self.problem(span, "aliases are not understood here", remedy));
             }
-            _ => return Err(self.problem(span, "a value is missing", "write one, or drop the key")),
+            _ => {
+                return Err(self.problem(span, "a value is missing", "write one, or drop the key"));
+            }
         };
         Ok(Node { origin: self.origin(span), value })
     }
@@ -128,7 +138,10 @@ mod tests {
     fn scalars_stay_as_written_and_lines_are_kept() {
         let text = "a: 1.20\nb: [x, 'y z']\nc:\n- d: yes\n  e:\n- f\n";
         let entries = read(Path::new("f"), text).unwrap();
-        let shown: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.node.origin.to_string())).collect();
+        let shown: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.key.as_str(), entry.node.origin.to_string()))
+            .collect();
         assert_eq!(shown, [("a", "f:1".into()), ("b", "f:2".into()), ("c", "f:3".into())]);
         assert_eq!(entries[0].node.value, Value::Scalar("1.20".into()));
         let Value::List(items) = &entries[2].node.value else { panic!() };

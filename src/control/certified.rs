@@ -85,9 +85,11 @@ pub fn certify(
     let kind = kind_of(leaf)?;
     match belongs(&private_key, kind, leaf) {
         Some(true) => {}
-        Some(false) if issuers.iter().any(|issuer| {
-            kind_of(issuer).is_ok_and(|kind| belongs(&private_key, kind, issuer) == Some(true))
-        }) => {
+        Some(false)
+            if issuers.iter().any(|issuer| {
+                kind_of(issuer).is_ok_and(|kind| belongs(&private_key, kind, issuer) == Some(true))
+            }) =>
+        {
             return Err(remark("the chain is in the wrong order", "put the leaf first"));
         }
         Some(false) => {
@@ -134,7 +136,9 @@ fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Remark> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(remark("holds no certificate", "put the certificate in it as PEM, leaf first")),
+        Ok(_) => {
+            Err(remark("holds no certificate", "put the certificate in it as PEM, leaf first"))
+        }
         Err(error) => Err(remark(format!("is damaged PEM: {error}"), "copy it again, whole")),
     }
 }
@@ -240,10 +244,7 @@ fn has_public_key(private_key: &PrivateKeyDer<'_>, kind: KeyKind, public: &[u8])
 
 /// Checks that each certificate was issued by the next. Returns how many are sent: a self-signed root at
 /// the end is not, for clients have it or do not trust it.
-fn check_order(
-    chain: &[X509Certificate<'_>],
-    remarks: &mut Vec<Remark>,
-) -> Result<usize, Remark> {
+fn check_order(chain: &[X509Certificate<'_>], remarks: &mut Vec<Remark>) -> Result<usize, Remark> {
     let mut sent = chain.len();
     if let [_, .., last] = chain
         && last.issuer().as_raw() == last.subject().as_raw()
@@ -405,7 +406,12 @@ mod tests {
 
     #[test]
     fn the_public_key_is_compared_without_parsing_for_every_common_form() {
-        for kind in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256] {
+        for kind in [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ED25519,
+            &rcgen::PKCS_RSA_SHA256,
+        ] {
             let root = ca("root", None);
             let key = KeyPair::generate_for(kind).unwrap();
             let pem = leaf(&root, &["a.example"], &key);

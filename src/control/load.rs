@@ -64,11 +64,10 @@ pub fn load(
     for (pair, outcome) in pairs.iter().zip(read_all(&pairs, threads)) {
         match outcome {
             Ok((certified, remarks)) => {
-                let certified =
-                    match known.get(&(certified.leaf(), &*certified.private_key_der)) {
-                        Some(known) if known.key.cert == certified.key.cert => (*known).clone(),
-                        _ => Arc::new(certified),
-                    };
+                let certified = match known.get(&(certified.leaf(), &*certified.private_key_der)) {
+                    Some(known) if known.key.cert == certified.key.cert => (*known).clone(),
+                    _ => Arc::new(certified),
+                };
                 let validity = validity_remark(&certified, now);
                 for remark in remarks.into_iter().chain(validity) {
                     loaded.warnings.push(problem(pair, remark));
@@ -173,7 +172,8 @@ fn find_pairs<'a>(
     pairs: &mut Vec<Pair<'a>>,
     loaded: &mut Loaded,
 ) {
-    let report = |what: String, remedy: &str| Problem::new(&source.origin, &source.key, what, remedy);
+    let report =
+        |what: String, remedy: &str| Problem::new(&source.origin, &source.key, what, remedy);
     let files = match file::list(dir) {
         Ok(files) => files,
         Err(error) => {

@@ -108,13 +108,17 @@ impl LocalCa {
     }
 
     fn from_pem(dir: &Path, root: &[u8], private_key: &[u8]) -> Result<Self, String> {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string());
+        let text =
+            |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string());
         let root_pem = text(root)?;
         let private_key =
             KeyPair::from_pem(&text(private_key)?).map_err(|error| error.to_string())?;
         let root_der = CertificateDer::from_pem_slice(root).map_err(|error| error.to_string())?;
-        let (_, parsed) = X509Certificate::from_der(&root_der).map_err(|error| error.to_string())?;
-        if parsed.public_key().subject_public_key.data.as_ref() != rcgen::PublicKeyData::der_bytes(&private_key) {
+        let (_, parsed) =
+            X509Certificate::from_der(&root_der).map_err(|error| error.to_string())?;
+        if parsed.public_key().subject_public_key.data.as_ref()
+            != rcgen::PublicKeyData::der_bytes(&private_key)
+        {
             return Err("they do not belong together".into());
         }
         drop(parsed);
@@ -123,9 +127,10 @@ impl LocalCa {
     }
 
     fn not_after(&self) -> Moment {
-        X509Certificate::from_der(&self.root_der).map_or(Moment::from_unix_seconds(0), |(_, root)| {
-            Moment::from_unix_seconds(root.validity().not_after.timestamp())
-        })
+        X509Certificate::from_der(&self.root_der)
+            .map_or(Moment::from_unix_seconds(0), |(_, root)| {
+                Moment::from_unix_seconds(root.validity().not_after.timestamp())
+            })
     }
 
     /// The root, to be trusted.
@@ -181,7 +186,10 @@ impl LocalCa {
         let names = |root: &X509Certificate<'_>, leaf: &X509Certificate<'_>| {
             leaf.issuer().as_raw() == root.subject().as_raw()
         };
-        match (X509Certificate::from_der(&self.root_der), X509Certificate::from_der(certified.leaf())) {
+        match (
+            X509Certificate::from_der(&self.root_der),
+            X509Certificate::from_der(certified.leaf()),
+        ) {
             (Ok((_, root)), Ok((_, leaf))) => names(&root, &leaf),
             _ => false,
         }
@@ -258,13 +266,14 @@ mod tests {
     #[test]
     fn root_and_leaves_survive_and_leaves_are_renewed_when_due() {
         let dir = scratch("survive");
-        let names = ["app.localhost", "*.app.localhost", "127.0.0.1", "::1"].map(|name| Pattern::parse(name).unwrap());
+        let names = ["app.localhost", "*.app.localhost", "127.0.0.1", "::1"]
+            .map(|name| Pattern::parse(name).unwrap());
         let (ca, _) = LocalCa::open(&dir, NOW).unwrap();
         let first: Vec<_> = names.iter().map(|name| ca.leaf(name, NOW).unwrap().0).collect();
         let (again, _) = LocalCa::open(&dir, NOW.plus(DAY)).unwrap();
         assert_eq!(again.root_pem(), ca.root_pem());
         for (name, first) in names.iter().zip(&first) {
-            assert_eq!(first.patterns, [name.clone()]);
+            assert_eq!(first.patterns.as_slice(), std::slice::from_ref(name));
             let (second, note) = again.leaf(name, NOW.plus(DAY)).unwrap();
             assert_eq!((second.leaf(), note), (first.leaf(), None));
             let (renewed, _) = again.leaf(name, NOW.plus(DAY * 5)).unwrap();

@@ -99,7 +99,8 @@ impl Plane {
     /// The next thing to do and when. Pure.
     pub fn next(&self) -> (Instant, Due) {
         let mut next = (self.rotation.due(), Due::RotateTickets);
-        for other in [(self.next_look, Due::LookAtCertificates), (self.next_resolve, Due::Resolve)] {
+        for other in [(self.next_look, Due::LookAtCertificates), (self.next_resolve, Due::Resolve)]
+        {
             if other.0 < next.0 {
                 next = other;
             }
@@ -189,10 +190,9 @@ impl Plane {
         }
         let (config, ports, threads) = (self.config.clone(), self.ports.clone(), self.threads);
         let previous = self.prepared.clone();
-        let renewed = blocking(move || {
-            prepare(&config, &ports, Some(&previous), Mode::Serve, threads, now)
-        })
-        .await;
+        let renewed =
+            blocking(move || prepare(&config, &ports, Some(&previous), Mode::Serve, threads, now))
+                .await;
         match renewed {
             // Only the leaves are taken: certificates by hand change with a reload.
             Ok(renewed) => {
@@ -263,9 +263,14 @@ fn endpoints(prepared: &Prepared, resolved: &Resolved) -> Vec<Arc<Upstream>> {
 
 fn warn_of_expiry(certified: &[Arc<Certified>], now: Moment) {
     for certified in certified {
-        let names = certified.patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let names =
+            certified.patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if certified.not_after <= now {
-            error!(names, "a certificate HAS EXPIRED on {} and is still served; replace it", certified.not_after);
+            error!(
+                names,
+                "a certificate HAS EXPIRED on {} and is still served; replace it",
+                certified.not_after
+            );
         } else if certified.not_after.since(now) < WARN_BEFORE {
             warn!(names, "a certificate expires on {}; replace it", certified.not_after);
         }

@@ -95,7 +95,8 @@ impl<'a> Covering<'a> {
         match pattern {
             Pattern::Exact(name) => {
                 self.exact.contains(name)
-                    || parent_of(name.as_str()).is_some_and(|parent| self.wildcards.contains(parent))
+                    || parent_of(name.as_str())
+                        .is_some_and(|parent| self.wildcards.contains(parent))
             }
             Pattern::Wildcard(parent) => self.wildcards.contains(parent.as_str()),
             Pattern::Any => false,
@@ -142,7 +143,10 @@ mod tests {
     #[test]
     fn only_what_differs_is_a_change() {
         let now = Moment::from_unix_seconds(1);
-        let (a, b) = (certified(&["a.example", "*.a.example"], 10, by_hand()), certified(&["b.example"], 10, by_hand()));
+        let (a, b) = (
+            certified(&["a.example", "*.a.example"], 10, by_hand()),
+            certified(&["b.example"], 10, by_hand()),
+        );
         let new_b = certified(&["b.example"], 20, by_hand());
         let before = choices(&[a.clone(), b], now);
         assert!(changes(&before, &before).is_empty());

@@ -72,7 +72,7 @@ pub fn prepare(
     if mode == Mode::Serve && !local_names.is_empty() {
         let dir = config.data_dir.join("local-ca");
         match issue_local(&dir, &local_names, now) {
-            Ok((ca, leaves, notes)) => {
+            Ok(Issued { ca, leaves, notes }) => {
                 local_ca = Some(ca);
                 local = leaves;
                 warnings.extend(notes);
@@ -154,11 +154,14 @@ fn warn_of_local_name(pattern: &Pattern) -> Option<String> {
     })
 }
 
-fn issue_local(
-    dir: &std::path::Path,
-    names: &[Pattern],
-    now: Moment,
-) -> Result<(LocalCa, Vec<Arc<Certified>>, Vec<String>), Problem> {
+/// What the local CA gave.
+struct Issued {
+    ca: LocalCa,
+    leaves: Vec<Arc<Certified>>,
+    notes: Vec<String>,
+}
+
+fn issue_local(dir: &std::path::Path, names: &[Pattern], now: Moment) -> Result<Issued, Problem> {
     let problem = |error: &dyn std::fmt::Display| {
         Problem::new(
             &Origin::Default,
@@ -174,7 +177,7 @@ fn issue_local(
         leaves.push(leaf);
         notes.extend(note);
     }
-    Ok((ca, leaves, notes))
+    Ok(Issued { ca, leaves, notes })
 }
 
 struct TlsSettingsPool {

@@ -42,7 +42,16 @@ impl Reports {
             crate::observe::names::Side::Ours => "ringgate",
         };
         if !reason.concerns_operator() {
-            debug!(reason = reason.label(), side, client, server_name, route, detail, "{}", reason.help());
+            debug!(
+                reason = reason.label(),
+                side,
+                client,
+                server_name,
+                route,
+                detail,
+                "{}",
+                reason.help()
+            );
             return;
         }
         let Some(suppressed) = self.due(reason, report.route.clone(), now) else { return };

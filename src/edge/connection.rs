@@ -59,7 +59,9 @@ async fn life(
     let Greeted { route, destination, records, server_name } =
         Box::pin(greet(line, port, worker)).await?;
     let served = match destination {
-        Destination::Page => Box::pin(page::serve(line, worker, timeouts, records, server_name)).await,
+        Destination::Page => {
+            Box::pin(page::serve(line, worker, timeouts, records, server_name)).await
+        }
         Destination::Upstream(upstream) => match Box::pin(dial(line, timeouts, &upstream)).await {
             Ok(socket) => {
                 drop(upstream);
@@ -109,9 +111,10 @@ async fn introduce(
         .configs()
         .get(&choice.route.tls, hello.prefers_chacha20)
         .map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
-    let records = handshake(line, worker, config, choice.certified_key, input).await.inspect_err(|_| {
-        *server_name = Some(hello.server_name_for_log());
-    })?;
+    let records =
+        handshake(line, worker, config, choice.certified_key, input).await.inspect_err(|_| {
+            *server_name = Some(hello.server_name_for_log());
+        })?;
     worker.count_handshake(records.tls());
     let server_name = match (&choice.destination, &hello.server_name) {
         (Destination::Page, Sni::Name(name)) => Some(name.as_str().into()),

@@ -27,11 +27,13 @@ pub async fn handshake(
     certified_key: Arc<CertifiedKey>,
     mut input: Vec<u8>,
 ) -> Result<Records, Ended> {
-    let failed = |error: rustls::Error| Ended::because(Side::Client, Reason::HandshakeFailed, error);
+    let failed =
+        |error: rustls::Error| Ended::because(Side::Client, Reason::HandshakeFailed, error);
     let mut tls = UnbufferedServerConnection::new(config).map_err(failed)?;
     let mut output = Vec::new();
     loop {
-        let step = with_certified_key(&certified_key, || advance(&mut tls, &mut input, &mut output));
+        let step =
+            with_certified_key(&certified_key, || advance(&mut tls, &mut input, &mut output));
         match step {
             Step::Blocked => {}
             Step::Done { client_finished } => {
@@ -48,7 +50,13 @@ pub async fn handshake(
             Step::Failed(error) => {
                 // The alert. A client that does not take it at once does without.
                 let _ = line.client().send_now(&output);
-                return Err(failed(error));
+                let reason = if tls.is_handshaking() {
+                    Reason::HandshakeFailed
+                } else {
+                    // The record behind the client's Finished.
+                    Reason::BadRecord
+                };
+                return Err(Ended::because(Side::Client, reason, error));
             }
         }
         if !output.is_empty() {
@@ -99,7 +107,11 @@ enum Step {
 }
 
 /// One turn without I/O: consumes what it can of `input`, appends what must be sent to `output`.
-fn advance(tls: &mut UnbufferedServerConnection, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Step {
+fn advance(
+    tls: &mut UnbufferedServerConnection,
+    input: &mut Vec<u8>,
+    output: &mut Vec<u8>,
+) -> Step {
     let mut consumed = 0;
     let step = loop {
         let rest = input.get_mut(consumed..).unwrap_or_default();
@@ -125,7 +137,9 @@ fn advance(tls: &mut UnbufferedServerConnection, input: &mut Vec<u8>, output: &m
                     Step::Done { client_finished: true }
                 };
             }
-            Ok(_) => break Step::Failed(rustls::Error::General("early data was not offered".into())),
+            Ok(_) => {
+                break Step::Failed(rustls::Error::General("early data was not offered".into()));
+            }
             Err(error) => {
                 // What rustls wants to say about it is the alert.
                 for _ in 0..8 {

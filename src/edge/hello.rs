@@ -11,14 +11,16 @@ use rustls::sign::CertifiedKey;
 
 use crate::name::{ServerName, WireName};
 use crate::observe::names::Reason;
-use crate::snapshot::{
-    CertificateChoice, KeyKind, KeyKinds, Route, Snapshot, Target, Upstream,
-};
+use crate::snapshot::{CertificateChoice, KeyKind, KeyKinds, Route, Snapshot, Target, Upstream};
 
 use super::limits::{LONGEST_HELLO_BYTES, LONGEST_HELLO_INPUT_BYTES};
 
 /// What the first bytes of a connection are.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one choice; a box would be an allocation per handshake"
+)]
 pub enum Reading {
     /// Not enough to tell.
     More,
@@ -42,6 +44,10 @@ pub struct ClientHello {
 
 /// The server_name extension (RFC 6066 §3).
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one choice; a box would be an allocation per handshake"
+)]
 pub enum Sni {
     Absent,
     /// Present, but no name that anything could be stored under.
@@ -73,7 +79,7 @@ pub fn read(bytes: &[u8]) -> Reading {
         match message.complete() {
             Ok(Some(body)) => return parse(body).map_or(Reading::Malformed, Reading::Hello),
             Ok(None) => {}
-            Err(reading) => return reading,
+            Err(flaw) => return flaw.into(),
         }
         let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER>() else {
             let cut_short = rest.first().is_none_or(|kind| *kind == CONTENT_HANDSHAKE);
@@ -88,7 +94,7 @@ pub fn read(bytes: &[u8]) -> Reading {
         let Some((payload, after)) = after.split_at_checked(length) else {
             message.add(after);
             return match message.complete() {
-                Err(reading) => reading,
+                Err(flaw) => flaw.into(),
                 _ => more(bytes),
             };
         };
@@ -103,8 +109,16 @@ fn more(bytes: &[u8]) -> Reading {
 
 fn not_tls(bytes: &[u8]) -> Reading {
     const METHODS: [&[u8]; 10] = [
-        b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ",
-        b"TRACE ", b"PRI * HTTP/2",
+        b"GET ",
+        b"HEAD ",
+        b"POST ",
+        b"PUT ",
+        b"DELETE ",
+        b"OPTIONS ",
+        b"PATCH ",
+        b"CONNECT ",
+        b"TRACE ",
+        b"PRI * HTTP/2",
     ];
     for method in METHODS {
         if bytes.starts_with(method) {
@@ -115,6 +129,21 @@ fn not_tls(bytes: &[u8]) -> Reading {
         }
     }
     Reading::NotTls
+}
+
+/// What can be wrong with a message before it is whole.
+enum Flaw {
+    TooLong,
+    Malformed,
+}
+
+impl From<Flaw> for Reading {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::TooLong => Self::TooLong,
+            Flaw::Malformed => Self::Malformed,
+        }
+    }
 }
 
 /// A handshake message that may lie in several records.
@@ -137,17 +166,17 @@ impl<'a> Message<'a> {
     }
 
     /// The body of the ClientHello once all of it is here.
-    fn complete(&self) -> Result<Option<&[u8]>, Reading> {
+    fn complete(&self) -> Result<Option<&[u8]>, Flaw> {
         let bytes = if self.joined.is_empty() { self.first } else { &self.joined };
         match bytes.first() {
             None => return Ok(None),
             Some(&HANDSHAKE_CLIENT_HELLO) => {}
-            Some(_) => return Err(Reading::Malformed),
+            Some(_) => return Err(Flaw::Malformed),
         }
         let Some(([_, a, b, c], body)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
         if length > LONGEST_HELLO_BYTES {
-            return Err(Reading::TooLong);
+            return Err(Flaw::TooLong);
         }
         Ok(body.get(..length))
     }
@@ -266,7 +295,9 @@ impl Suites {
             return verifies;
         }
         if !self.ecdsa {
-            for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::EcdsaP521, KeyKind::Ed25519] {
+            for kind in
+                [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::EcdsaP521, KeyKind::Ed25519]
+            {
                 verifies.remove(kind);
             }
         }
@@ -343,10 +374,10 @@ impl ClientHello {
             let name = snapshot.settings.default_server_name.as_ref()?;
             find(snapshot, port, name.as_str())
         };
-        let (route, certified_keys) =
-            own.or_else(default).ok_or(Reason::UnknownServerName)?;
-        let certified_key =
-            certified_keys.and_then(|keys| keys.choose(self.key_kinds)).ok_or(Reason::NoCertificate)?;
+        let (route, certified_keys) = own.or_else(default).ok_or(Reason::UnknownServerName)?;
+        let certified_key = certified_keys
+            .and_then(|keys| keys.choose(self.key_kinds))
+            .ok_or(Reason::NoCertificate)?;
         let destination = match route.target {
             Target::Page => Destination::Page,
             Target::Upstream(id) => {
@@ -432,7 +463,8 @@ mod tests {
 
     #[test]
     fn a_hello_is_read_whole_however_it_is_cut() {
-        let message = message(&[0x1301, 0xc02b], &[sni(b"App.Example"), schemes(&[0x0403])].concat());
+        let message =
+            message(&[0x1301, 0xc02b], &[sni(b"App.Example"), schemes(&[0x0403])].concat());
         for size in [1, 2, 7, 100, 16_000] {
             let bytes = records(&message, size);
             for end in 0..bytes.len() {
@@ -452,14 +484,16 @@ mod tests {
         let rsa_only = hello(&records(&message(&[0xc02f], &both), 1000));
         assert!(rsa_only.key_kinds.contains(KeyKind::Rsa));
         assert!(!rsa_only.key_kinds.contains(KeyKind::EcdsaP256));
-        let tls_1_3 = hello(&records(&message(&[0x1301, 0xc02f], &[both, versions].concat()), 1000));
+        let tls_1_3 =
+            hello(&records(&message(&[0x1301, 0xc02f], &[both, versions].concat()), 1000));
         assert!(tls_1_3.key_kinds.contains(KeyKind::Rsa));
         assert!(tls_1_3.key_kinds.contains(KeyKind::EcdsaP256));
     }
 
     #[test]
     fn chacha20_is_preferred_only_by_who_puts_it_first() {
-        let prefers = |suites: &[u16]| hello(&records(&message(suites, &[]), 1000)).prefers_chacha20;
+        let prefers =
+            |suites: &[u16]| hello(&records(&message(suites, &[]), 1000)).prefers_chacha20;
         assert!(prefers(&[0x1303, 0x1301]));
         assert!(prefers(&[0x2a2a, 0xcca9, 0xc02b]));
         assert!(!prefers(&[0x1302, 0x1303]));
@@ -487,9 +521,15 @@ mod tests {
     fn a_hello_that_never_ends_is_too_long() {
         let long = message(&[0x1301], &extension(21, &vec![0; 16_000]));
         let dribbled = records(&long, 1);
-        assert!(matches!(read(&dribbled), Reading::Hello(_)) || matches!(read(&dribbled[..30_000]), Reading::TooLong));
+        assert!(
+            matches!(read(&dribbled), Reading::Hello(_))
+                || matches!(read(&dribbled[..30_000]), Reading::TooLong)
+        );
         let endless = records(&[&[1, 0, 0x3f, 0xff][..], &[0; 30_000]].concat(), 10);
-        assert!(matches!(read(&endless[..LONGEST_HELLO_INPUT_BYTES]), Reading::TooLong | Reading::Malformed));
+        assert!(matches!(
+            read(&endless[..LONGEST_HELLO_INPUT_BYTES]),
+            Reading::TooLong | Reading::Malformed
+        ));
     }
 
     proptest! {

@@ -10,7 +10,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Every address of the machine, IPv4 and IPv6 on one socket; IPv4 alone where there is no IPv6.
-    Every { port: u16 },
+    Every {
+        port: u16,
+    },
     Address(SocketAddr),
 }
 

@@ -1,7 +1,10 @@
 //! The data plane: what one worker owns; nothing shared but the snapshot's cell.
 //!
 //! Nothing here takes a lock, opens a file, resolves a name or waits without a deadline.
-#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
 
 mod connection;
 mod deadline;

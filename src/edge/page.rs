@@ -90,12 +90,24 @@ fn answer(head: &[u8], records: &Records, server_name: Option<&str>) -> Option<S
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
-        Ok(httparse::Status::Partial) if head.len() < PAGE_HEAD_BYTES => return None,
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Some(response("431 Request Header Fields Too Large", "text/plain", "too long\n", true));
+        Ok(httparse::Status::Partial) if head.len() <= PAGE_HEAD_BYTES => return None,
+        Ok(httparse::Status::Complete(length)) if length <= PAGE_HEAD_BYTES => {}
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+            return Some(response(
+                "431 Request Header Fields Too Large",
+                "text/plain",
+                "too long\n",
+                true,
+            ));
         }
-        Err(_) => return Some(response("400 Bad Request", "text/plain", "this is no HTTP request\n", true)),
+        Err(_) => {
+            return Some(response(
+                "400 Bad Request",
+                "text/plain",
+                "this is no HTTP request\n",
+                true,
+            ));
+        }
     }
     let wants_html = request.headers.iter().any(|field| {
         field.name.eq_ignore_ascii_case("accept")
@@ -104,7 +116,14 @@ fn answer(head: &[u8], records: &Records, server_name: Option<&str>) -> Option<S
     let with_body = match request.method {
         Some("GET") => true,
         Some("HEAD") => false,
-        _ => return Some(response("405 Method Not Allowed", "text/plain", "only GET and HEAD\n", true)),
+        _ => {
+            return Some(response(
+                "405 Method Not Allowed",
+                "text/plain",
+                "only GET and HEAD\n",
+                true,
+            ));
+        }
     };
     let path = request.path.unwrap_or_default();
     if path.split('?').next() != Some("/") {
@@ -135,26 +154,39 @@ impl Facts {
         let tls = records.tls();
         let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".into());
         Self([
-            ("protocol", or_none(tls.protocol_version().map(|version| match version {
-                rustls::ProtocolVersion::TLSv1_3 => "TLS 1.3".into(),
-                rustls::ProtocolVersion::TLSv1_2 => "TLS 1.2".into(),
-                other => format!("{other:?}"),
-            }))),
-            ("cipher suite", or_none(tls.negotiated_cipher_suite().map(|suite| {
-                // rustls writes TLS13_AES…; the IANA name is TLS_AES….
-                format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
-            }))),
-            ("key exchange", or_none(
-                tls.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
-            )),
+            (
+                "protocol",
+                or_none(tls.protocol_version().map(|version| match version {
+                    rustls::ProtocolVersion::TLSv1_3 => "TLS 1.3".into(),
+                    rustls::ProtocolVersion::TLSv1_2 => "TLS 1.2".into(),
+                    other => format!("{other:?}"),
+                })),
+            ),
+            (
+                "cipher suite",
+                or_none(tls.negotiated_cipher_suite().map(|suite| {
+                    // rustls writes TLS13_AES…; the IANA name is TLS_AES….
+                    format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
+                })),
+            ),
+            (
+                "key exchange",
+                or_none(
+                    tls.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
+                ),
+            ),
             ("server name (SNI)", or_none(server_name.map(str::to_owned))),
-            ("ALPN", or_none(
-                tls.alpn_protocol().map(|protocol| protocol.escape_ascii().to_string()),
-            )),
-            ("resumed", match tls.handshake_kind() {
-                Some(rustls::HandshakeKind::Resumed) => "yes".into(),
-                _ => "no".into(),
-            }),
+            (
+                "ALPN",
+                or_none(tls.alpn_protocol().map(|protocol| protocol.escape_ascii().to_string())),
+            ),
+            (
+                "resumed",
+                match tls.handshake_kind() {
+                    Some(rustls::HandshakeKind::Resumed) => "yes".into(),
+                    _ => "no".into(),
+                },
+            ),
         ])
     }
 
@@ -163,7 +195,9 @@ impl Facts {
         for (label, value) in &self.0 {
             text.push_str(&format!("  {label:<18} {value}\n"));
         }
-        text.push_str("\nNext: put it in front of a service with --route https://NAME=tcp://HOST:PORT\n");
+        text.push_str(
+            "\nNext: put it in front of a service with --route https://NAME=tcp://HOST:PORT\n",
+        );
         text
     }
 

@@ -171,7 +171,11 @@ impl Relay<'_> {
         self.received(received, bulk)
     }
 
-    fn received(&self, received: io::Result<Option<Buffer>>, bulk: &mut bool) -> io::Result<Arrived> {
+    fn received(
+        &self,
+        received: io::Result<Option<Buffer>>,
+        bulk: &mut bool,
+    ) -> io::Result<Arrived> {
         match received {
             Ok(Some(buffer)) => {
                 *bulk = buffer.is_full();
@@ -263,8 +267,7 @@ impl Relay<'_> {
             }
             buffer => {
                 let arrived = buffer.as_deref().unwrap_or_default();
-                let (front, back) =
-                    input.split_at_mut_checked(arrived.len()).unwrap_or_default();
+                let (front, back) = input.split_at_mut_checked(arrived.len()).unwrap_or_default();
                 front.copy_from_slice(arrived);
                 let room = back.get_mut(..BULK_BYTES - arrived.len()).unwrap_or_default();
                 let more = self.upstream.receive_now(room).map_err(upstream_gone)?;

@@ -107,11 +107,8 @@ fn build(
     } else {
         rustls::ALL_VERSIONS
     };
-    let versions: Vec<_> = versions
-        .iter()
-        .copied()
-        .filter(|version| offers(&provider, version.version))
-        .collect();
+    let versions: Vec<_> =
+        versions.iter().copied().filter(|version| offers(&provider, version.version)).collect();
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&versions)?
         .with_no_client_auth()

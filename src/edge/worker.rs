@@ -130,12 +130,7 @@ impl Worker {
         }
 
         // A process that has dropped the other end wants the same as one that orders a drain.
-        let interrupted = loop {
-            match orders.recv().await {
-                Some(Order::Drain) | None => break false,
-                Some(Order::Interrupt) => break true,
-            }
-        };
+        let interrupted = orders.recv().await == Some(Order::Interrupt);
         worker.draining.set(true);
         worker.departure.notify_waiters();
         for (listener, port, accepts) in accepting {

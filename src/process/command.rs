@@ -48,7 +48,9 @@ pub fn execute(invocation: Invocation) -> ExitCode {
             );
             run::run(config, &layers, written)
         }),
-        Command::Check => configure(&written).and_then(|(config, layers)| check_all(&config, &layers)),
+        Command::Check => {
+            configure(&written).and_then(|(config, layers)| check_all(&config, &layers))
+        }
         Command::Trust { install } => {
             configure(&written).and_then(|(config, _)| trust_root(&config, install))
         }

@@ -147,7 +147,10 @@ pub fn worker_cores(config: &Config, layers: &Layers) -> Result<Vec<usize>, Fail
             Problem::new(
                 &layers.origin("cores"),
                 "cores",
-                format!("core {core} is not one that this process may run on ({})", ranges(&allowed)),
+                format!(
+                    "core {core} is not one that this process may run on ({})",
+                    ranges(&allowed)
+                ),
                 "name some of those, or leave it unset for all of them",
             )
         })
@@ -216,7 +219,7 @@ fn cannot_listen(place: Place, error: &std::io::Error, layers: &Layers) -> Failu
     let (what, remedy) = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => (
             format!("{place} is taken by another process"),
-            format!("stop it ('ss -ltnp' shows it), or choose another address"),
+            "stop it ('ss -ltnp' shows it), or choose another address".to_owned(),
         ),
         Some(libc::EACCES) => (
             format!("no permission to listen on {place}"),
@@ -347,7 +350,9 @@ impl Fleet {
             outcome
                 .recv()
                 .unwrap_or_else(|_| Err(std::io::Error::other("the worker died")))
-                .map_err(|error| Failure::Unavailable(format!("worker {index} has no ring: {error}")))?;
+                .map_err(|error| {
+                    Failure::Unavailable(format!("worker {index} has no ring: {error}"))
+                })?;
             workers.push(Worker { orders, counters, thread });
         }
         Ok(Self { workers, ended })

@@ -39,16 +39,18 @@ pub fn install(root_pem: &str, fingerprint: &str) -> Result<PathBuf, String> {
         .ok_or("this system's trust store is not one that ringgate knows; run 'ringgate trust' and add what it prints by hand")?;
     // Named for the root, so that those of several data_dirs live side by side.
     let path = Path::new(store.anchors).join(format!("ringgate-{fingerprint}.crt"));
-    file::write(&path, root_pem.as_bytes(), 0o644)
-        .map_err(|error| format!("{error}; run it as root, or add what 'ringgate trust' prints by hand"))?;
+    file::write(&path, root_pem.as_bytes(), 0o644).map_err(|error| {
+        format!("{error}; run it as root, or add what 'ringgate trust' prints by hand")
+    })?;
     let (program, arguments) = store.refresh.split_first().ok_or("no command to refresh")?;
     let refreshed = Command::new(program).args(arguments).output();
     match refreshed {
         Ok(output) if output.status.success() => Ok(path),
-        Ok(output) => Err(format!(
-            "{program} failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-        Err(error) => Err(format!("cannot run {program}: {error}; install the package ca-certificates")),
+        Ok(output) => {
+            Err(format!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        }
+        Err(error) => {
+            Err(format!("cannot run {program}: {error}; install the package ca-certificates"))
+        }
     }
 }

@@ -50,13 +50,10 @@ impl OneshotOutputTransform for FinishAccept {
 
 /// Accepts one connection. The peer's address is not asked for: who needs it asks the socket.
 pub fn accept(listener: &Socket) -> Accept {
-    let entry = opcode::Accept::new(
-        types::Fd(listener.raw()),
-        std::ptr::null_mut(),
-        std::ptr::null_mut(),
-    )
-    .flags(libc::SOCK_CLOEXEC)
-    .build();
+    let entry =
+        opcode::Accept::new(types::Fd(listener.raw()), std::ptr::null_mut(), std::ptr::null_mut())
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
     // SAFETY: the entry holds no address; `data` keeps the listener open.
     unsafe { submit(listener.clone(), FinishAccept, entry) }
 }
@@ -77,8 +74,8 @@ impl OneshotOutputTransform for FinishReceive {
     ) -> Self::Output {
         let received = outcome(&entry)?;
         match cqueue::buffer_select(entry.flags()) {
-            // SAFETY: the kernel has just handed over this buffer with `received` bytes in it.
             Some(id) => {
+                // SAFETY: the kernel has just handed over this buffer with `received` bytes in it.
                 let buffer = unsafe { buffers.taken(id, received) };
                 Ok(Some(buffer).filter(|buffer| !buffer.is_empty()))
             }

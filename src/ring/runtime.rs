@@ -59,7 +59,10 @@ fn ring_flags() -> io_uring::Builder {
 }
 
 /// The descriptors of this process that are rings.
-#[expect(clippy::disallowed_methods, reason = "start-up only; tokio-uring does not tell its ring's descriptor")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "start-up only; tokio-uring does not tell its ring's descriptor"
+)]
 fn rings() -> io::Result<Vec<RawFd>> {
     let mut rings = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
@@ -79,14 +82,22 @@ fn rings() -> io::Result<Vec<RawFd>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unavailable {
     /// `kernel.io_uring_disabled` is 1 or 2.
-    Disabled { sysctl: u8 },
+    Disabled {
+        sysctl: u8,
+    },
     /// A kernel before 6.1, which has no SINGLE_ISSUER or no io_uring at all.
-    OldKernel { release: String },
+    OldKernel {
+        release: String,
+    },
     /// A recent kernel that does not let us: a seccomp filter.
-    Filtered { release: String },
+    Filtered {
+        release: String,
+    },
     /// Out of locked memory or of memory.
     NoMemory,
-    Other { error: String },
+    Other {
+        error: String,
+    },
 }
 
 impl fmt::Display for Unavailable {
@@ -97,7 +108,10 @@ impl fmt::Display for Unavailable {
                 "io_uring is switched off (kernel.io_uring_disabled={sysctl}); run 'sysctl kernel.io_uring_disabled=0', or with 1 add the user's group to kernel.io_uring_group"
             ),
             Self::OldKernel { release } => {
-                write!(f, "kernel {release} is too old for this use of io_uring; Linux 6.1 is the oldest that works")
+                write!(
+                    f,
+                    "kernel {release} is too old for this use of io_uring; Linux 6.1 is the oldest that works"
+                )
             }
             Self::Filtered { release } => write!(
                 f,
@@ -165,9 +179,8 @@ mod tests {
 
     #[test]
     fn each_reason_for_no_ring_is_told_apart() {
-        let explain = |errno, sysctl, release| {
-            explain(&io::Error::from_raw_os_error(errno), sysctl, release)
-        };
+        let explain =
+            |errno, sysctl, release| explain(&io::Error::from_raw_os_error(errno), sysctl, release);
         let old = |release: &str| Unavailable::OldKernel { release: release.into() };
         let filtered = |release: &str| Unavailable::Filtered { release: release.into() };
         assert_eq!(explain(libc::EPERM, 2, "6.8.0"), Unavailable::Disabled { sysctl: 2 });

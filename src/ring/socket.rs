@@ -7,7 +7,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
@@ -62,9 +61,11 @@ impl Socket {
 
     /// Ends every wait on this socket; the peer sees a reset instead of an orderly end.
     pub fn abort(&self) {
-        let socket = SockRef::from(&*self.fd);
-        let _ = socket.set_linger(Some(Duration::ZERO));
-        let _ = socket.shutdown(std::net::Shutdown::Both);
+        // Dissolving the association resets it at once (connect(2)); shutdown(2) would send a FIN, and
+        // closing has to wait for the operations in flight.
+        if rustix::net::connect_unspec(&self.fd).is_err() {
+            self.interrupt();
+        }
     }
 
     /// Small writes leave at once. (Accepted sockets inherit it from their listener.)

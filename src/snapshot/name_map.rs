@@ -71,9 +71,7 @@ impl<T: Clone> NameMap<T> {
 
     /// The value for a normalised name: exact, else the wildcard one label up, else `*`.
     pub fn lookup(&self, name: &str) -> Option<&T> {
-        self.find(false, name)
-            .or_else(|| self.find(true, parent_of(name)?))
-            .or(self.any.as_ref())
+        self.find(false, name).or_else(|| self.find(true, parent_of(name)?)).or(self.any.as_ref())
     }
 
     /// The value stored for exactly this pattern.
@@ -114,7 +112,8 @@ impl<T: Clone> NameMap<T> {
             Pattern::Exact(name) => (false, name.as_str()),
             Pattern::Wildcard(parent) => (true, parent.as_str()),
             Pattern::Any => {
-                self.len = self.len - usize::from(self.any.is_some()) + usize::from(value.is_some());
+                self.len =
+                    self.len - usize::from(self.any.is_some()) + usize::from(value.is_some());
                 self.any = value;
                 return;
             }
@@ -122,8 +121,9 @@ impl<T: Clone> NameMap<T> {
         let hash = self.hash(wildcard, name);
         let shard = self.shard_index(hash);
         let shard = Arc::make_mut(&mut self.shards[shard]);
-        if let Ok(found) =
-            shard.entries.find_entry(hash, |entry| entry.wildcard == wildcard && *entry.name == *name)
+        if let Ok(found) = shard
+            .entries
+            .find_entry(hash, |entry| entry.wildcard == wildcard && *entry.name == *name)
         {
             found.remove();
             self.len -= 1;
@@ -180,7 +180,9 @@ mod tests {
     #[test]
     fn the_exact_name_wins_then_the_wildcard_then_any() {
         let map = NameMap::build(
-            ["a.example.com", "*.example.com", "*", "10.0.0.1"].map(|text| (pattern(text), text)).into_iter(),
+            ["a.example.com", "*.example.com", "*", "10.0.0.1"]
+                .map(|text| (pattern(text), text))
+                .into_iter(),
         );
         for (name, expected) in [
             ("a.example.com", "a.example.com"),
@@ -201,9 +203,13 @@ mod tests {
         let names: Vec<_> = (0..10_000).map(|n| (pattern(&format!("n{n}.example")), n)).collect();
         let before = NameMap::build(names.into_iter());
         let after = before.changed([(&pattern("n77.example"), Some(0))]);
-        let copied = before.shards.iter().zip(&after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        let copied =
+            before.shards.iter().zip(&after.shards).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
         assert_eq!(copied, 1);
-        assert_eq!((before.lookup("n77.example"), after.lookup("n77.example")), (Some(&77), Some(&0)));
+        assert_eq!(
+            (before.lookup("n77.example"), after.lookup("n77.example")),
+            (Some(&77), Some(&0))
+        );
     }
 
     proptest! {

@@ -47,7 +47,9 @@ impl SigningKey for LazyPrivateKey {
 
     fn algorithm(&self) -> SignatureAlgorithm {
         match self.kind {
-            KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => SignatureAlgorithm::ECDSA,
+            KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => {
+                SignatureAlgorithm::ECDSA
+            }
             KeyKind::Ed25519 => SignatureAlgorithm::ED25519,
             KeyKind::Rsa => SignatureAlgorithm::RSA,
         }

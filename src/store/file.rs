@@ -32,9 +32,14 @@ fn replace(
     let context = |error| explain("write", path, error);
     let directory = directory_of(path);
     // Not named after `path`, whose name may already be as long as a name may be.
-    let name = format!(".ringgate-{}-{}.tmp", std::process::id(), TEMPORARY.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        ".ringgate-{}-{}.tmp",
+        std::process::id(),
+        TEMPORARY.fetch_add(1, Ordering::Relaxed)
+    );
     let temporary = directory.join(name);
-    let written = write_temporary(&temporary, mode, fill).and_then(|()| fs::rename(&temporary, path));
+    let written =
+        write_temporary(&temporary, mode, fill).and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {
         // The first error is the one to report; a leftover is only untidy.
         let _ = fs::remove_file(&temporary);
@@ -94,7 +99,8 @@ fn read_bounded(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(most_bytes));
+    let mut content =
+        Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(most_bytes));
     // Not trusting the length above: the file may grow while it is read.
     File::open(path)?.take(most_bytes as u64 + 1).read_to_end(&mut content)?;
     if content.len() > most_bytes {
@@ -188,7 +194,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("ringgate-file-{}-{name}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("ringgate-file-{}-{name}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             create_directory(&path).unwrap();
             Self(path)
@@ -226,7 +233,10 @@ mod tests {
             Err(io::Error::from_raw_os_error(28)) // ENOSPC
         })
         .unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot write {}: No space left on device", path.display()));
+        assert_eq!(
+            error.to_string(),
+            format!("cannot write {}: No space left on device", path.display())
+        );
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(read(&path, 100).unwrap(), b"old");
         assert_eq!(list(&scratch.0).unwrap(), [path]);
@@ -274,8 +284,11 @@ mod tests {
         }
         create_directory(&scratch.0.join("0")).unwrap();
         std::os::unix::fs::symlink("nowhere", scratch.0.join("d")).unwrap();
-        let names: Vec<_> =
-            list(&scratch.0).unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = list(&scratch.0)
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
         assert_eq!(names, ["a", "b", "c", "d"]);
         remove(&scratch.0.join("a")).unwrap();
         remove(&scratch.0.join("a")).unwrap();

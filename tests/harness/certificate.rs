@@ -41,12 +41,6 @@ impl Authority {
         &self.pem
     }
 
-    pub fn write(&self, dir: &Path) -> PathBuf {
-        let path = dir.join("test-ca.pem");
-        std::fs::write(&path, &self.pem).expect("write the CA");
-        path
-    }
-
     /// Chain and private key as PEM, valid now.
     pub fn issue(&self, names: &[&str], key: Key) -> (String, String) {
         self.issue_for(names, key, Duration::from_secs(30 * 24 * 3600), Duration::ZERO)
@@ -57,7 +51,13 @@ impl Authority {
         self.issue_for(names, Key::P256, Duration::ZERO, Duration::from_secs(3600))
     }
 
-    fn issue_for(&self, names: &[&str], key: Key, life: Duration, ago: Duration) -> (String, String) {
+    fn issue_for(
+        &self,
+        names: &[&str],
+        key: Key,
+        life: Duration,
+        ago: Duration,
+    ) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("valid names");
         let now = time::OffsetDateTime::now_utc();
@@ -69,7 +69,13 @@ impl Authority {
     }
 
     /// Writes `NAME.crt` and `NAME.key` into `dir`.
-    pub fn issue_into(&self, dir: &Path, file: &str, names: &[&str], key: Key) -> (PathBuf, PathBuf) {
+    pub fn issue_into(
+        &self,
+        dir: &Path,
+        file: &str,
+        names: &[&str],
+        key: Key,
+    ) -> (PathBuf, PathBuf) {
         let (chain, private_key) = self.issue(names, key);
         let (cert, key) = (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")));
         std::fs::create_dir_all(dir).expect("a directory");

@@ -72,6 +72,8 @@ impl Tls {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock).expect("a handshake");
         }
+        // The handshake is over for the client once its Finished is queued; now it is sent.
+        stream.flush().expect("flush");
         Self { stream }
     }
 
@@ -88,11 +90,16 @@ impl Tls {
 
     /// Reads until what came ends with `end`.
     pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        self.read_until_any(&[end])
+    }
+
+    /// Reads until what came ends with one of `ends`.
+    pub fn read_until_any(&mut self, ends: &[&[u8]]) -> Vec<u8> {
         let mut all = Vec::new();
         let mut byte = [0; 1024];
-        while !all.ends_with(end) {
+        while !ends.iter().any(|end| all.ends_with(end)) {
             match self.stream.read(&mut byte).expect("more bytes") {
-                0 => panic!("the end came before {end:?}: {:?}", String::from_utf8_lossy(&all)),
+                0 => panic!("the end came too early: {:?}", String::from_utf8_lossy(&all)),
                 n => all.extend_from_slice(&byte[..n]),
             }
         }

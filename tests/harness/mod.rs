@@ -40,7 +40,8 @@ impl Scratch {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ringgate-test-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("ringgate-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a scratch directory");
         // nginx's workers, which are not root, read files here.
         Self { path: path.canonicalize().expect("the directory just made") }

@@ -30,10 +30,14 @@ impl Ringgate {
     /// The same with `{scratch}` in a configuration file's text replaced by the test's directory, and
     /// two workers.
     pub fn start_with_config(yaml: &str) -> Self {
-        Self::start_prepared(&[], |_| {}, |scratch| {
-            let yaml = yaml.replace("{scratch}", &scratch.path().display().to_string());
-            Some(scratch.write("ringgate.yaml", yaml))
-        })
+        Self::start_prepared(
+            &[],
+            |_| {},
+            |scratch| {
+                let yaml = yaml.replace("{scratch}", &scratch.path().display().to_string());
+                Some(scratch.write("ringgate.yaml", yaml))
+            },
+        )
     }
 
     pub fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
@@ -74,7 +78,7 @@ impl Ringgate {
         let host = command
             .get_args()
             .filter_map(|argument| argument.to_str()?.parse::<SocketAddrV4>().ok())
-            .next_back()
+            .last()
             .map_or(Ipv4Addr::LOCALHOST, |address| *address.ip());
         let mut ringgate = Self { child, scratch, address: SocketAddr::from((host, 0)) };
         let port = wait_for("ringgate to be ready", || {
@@ -108,16 +112,8 @@ impl Ringgate {
         self.scratch.path()
     }
 
-    pub fn port(&self) -> u16 {
-        self.address.port()
-    }
-
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
-    }
-
-    pub fn stdout(&self) -> String {
-        std::fs::read_to_string(self.scratch.path().join("stdout")).unwrap_or_default()
     }
 
     #[track_caller]
@@ -140,7 +136,8 @@ impl Ringgate {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.expect("kill").success());
     }
 
@@ -160,9 +157,11 @@ impl Ringgate {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line VmRSS");
-        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+        let kib: u64 =
+            line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
         kib * 1024
     }
 }
