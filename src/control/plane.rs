@@ -23,8 +23,7 @@ use super::upstreams::{RESOLVE_EVERY, Resolved, literal, resolve};
 
 /// How often certificates are looked at: often enough for leaves of a week and for a clock that jumped.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How long before its end a certificate given by hand is warned of, once a day.
-const WARN_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How often certificates by hand that have expired or soon will are warned of.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// The control plane's state.
@@ -262,17 +261,7 @@ fn endpoints(prepared: &Prepared, resolved: &Resolved) -> Vec<Arc<Upstream>> {
 }
 
 fn warn_of_expiry(certified: &[Arc<Certified>], now: Moment) {
-    for certified in certified {
-        let names =
-            certified.patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        if certified.not_after <= now {
-            error!(
-                names,
-                "a certificate HAS EXPIRED on {} and is still served; replace it",
-                certified.not_after
-            );
-        } else if certified.not_after.since(now) < WARN_BEFORE {
-            warn!(names, "a certificate expires on {}; replace it", certified.not_after);
-        }
+    for note in certified.iter().filter_map(|certified| certified.note_of_dates(now)) {
+        warn!("{note}");
     }
 }

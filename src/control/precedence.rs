@@ -1,100 +1,113 @@
-//! Pure: which certified keys serve a name when several could.
-//!
-//! Valid beats expired, then by hand beats the local CA, then the one that lasts longer. The local CA's
-//! certificates are made only for names that nothing by hand covers, so the second rule decides only while
-//! a reload takes one over.
+//! Which certified key serves a name when several could. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::clock::Moment;
-use crate::name::{Pattern, ServerName, parent_of};
+use crate::name::{Pattern, parent_of};
 use crate::snapshot::{CertificateChoice, KeyKind};
 
 use super::certified::{Certified, Source};
 
-/// For every pattern the certified keys that serve it.
+/// For each pattern the best certified key on an elliptic curve and the best with RSA. Of equals the one
+/// that comes first stays.
 pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, CertificateChoice> {
-    let mut best: HashMap<(&Pattern, bool), &Arc<Certified>> = HashMap::new();
+    let mut best: HashMap<&Pattern, Best<'_>> = HashMap::with_capacity(all.len());
     for certified in all {
-        let is_rsa = certified.kind == KeyKind::Rsa;
         for pattern in &certified.patterns {
-            best.entry((pattern, is_rsa))
-                .and_modify(|best| {
-                    // Not for equal ones: the first stays.
-                    if rank(certified, now) > rank(best, now) {
-                        *best = certified;
-                    }
-                })
-                .or_insert(certified);
+            let best = best.entry(pattern).or_default();
+            let place =
+                if certified.kind == KeyKind::Rsa { &mut best.rsa } else { &mut best.elliptic };
+            if place.is_none_or(|standing| rank(certified, now) > rank(standing, now)) {
+                *place = Some(certified);
+            }
         }
     }
-    let mut choices: HashMap<Pattern, CertificateChoice> = HashMap::new();
-    for ((pattern, is_rsa), certified) in best {
-        let choice = choices.entry(pattern.clone()).or_default();
-        if is_rsa {
-            choice.rsa = Some(certified.key.clone());
-        } else {
-            choice.elliptic = Some((certified.kind, certified.key.clone()));
+    best.into_iter().map(|(pattern, best)| (pattern.clone(), best.choice())).collect()
+}
+
+#[derive(Default)]
+struct Best<'a> {
+    elliptic: Option<&'a Certified>,
+    rsa: Option<&'a Certified>,
+}
+
+impl Best<'_> {
+    fn choice(&self) -> CertificateChoice {
+        CertificateChoice {
+            elliptic: self.elliptic.map(|certified| (certified.kind, certified.key.clone())),
+            rsa: self.rsa.map(|certified| certified.key.clone()),
         }
     }
-    choices
 }
 
-fn rank(certified: &Certified, now: Moment) -> impl PartialOrd {
-    let by_hand = certified.source != Source::LocalCa;
-    (certified.is_valid_at(now), by_hand, certified.not_after)
+/// The greater one is served: in force before not, by hand before the local CA, a curve that every client
+/// knows before others, then the one that lasts longer.
+///
+/// So a valid leaf of the local CA would beat an expired one by hand. That does not arise, since the local
+/// CA issues only for names that nothing by hand covers.
+fn rank(certified: &Certified, now: Moment) -> (bool, bool, bool, Moment) {
+    let by_hand = matches!(certified.source, Source::ByHand { .. });
+    // Browsers verify neither Ed25519 nor P-521.
+    let common = !matches!(certified.kind, KeyKind::Ed25519 | KeyKind::EcdsaP521);
+    (certified.is_valid(now), by_hand, common, certified.not_after)
 }
 
-/// The patterns whose choice differs, with what serves them next.
+/// The patterns whose choice differs, with the new one; `None` where there is none any more.
 pub fn changes(
-    before: &HashMap<Pattern, CertificateChoice>,
-    next: &HashMap<Pattern, CertificateChoice>,
+    old: &HashMap<Pattern, CertificateChoice>,
+    new: &HashMap<Pattern, CertificateChoice>,
 ) -> Vec<(Pattern, Option<CertificateChoice>)> {
-    let gone = before.keys().filter(|pattern| !next.contains_key(pattern));
-    let gone = gone.map(|pattern| (pattern.clone(), None));
-    let new = next
+    let set = new
         .iter()
-        .filter(|(pattern, choice)| !before.get(pattern).is_some_and(|before| same(before, choice)))
+        .filter(|(pattern, choice)| {
+            !old.get(pattern).is_some_and(|standing| same(standing, choice))
+        })
         .map(|(pattern, choice)| (pattern.clone(), Some(choice.clone())));
-    gone.chain(new).collect()
+    let removed = old.keys().filter(|pattern| !new.contains_key(pattern));
+    set.chain(removed.map(|pattern| (pattern.clone(), None))).collect()
 }
 
-fn same(a: &CertificateChoice, b: &CertificateChoice) -> bool {
-    let same_key = |a: Option<&Arc<_>>, b: Option<&Arc<_>>| match (a, b) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        (None, None) => true,
-        _ => false,
+/// Whether both are the very same certified keys; a private key that was parsed stays so.
+fn same(one: &CertificateChoice, other: &CertificateChoice) -> bool {
+    let elliptic = match (&one.elliptic, &other.elliptic) {
+        (Some((_, one)), Some((_, other))) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     };
-    same_key(a.elliptic.as_ref().map(|(_, key)| key), b.elliptic.as_ref().map(|(_, key)| key))
-        && same_key(a.rsa.as_ref(), b.rsa.as_ref())
+    let rsa = match (&one.rsa, &other.rsa) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    };
+    elliptic && rsa
 }
 
-/// What a set of certified keys covers.
+/// The names that certificates by hand cover, for asking about many routes.
 pub struct Covering<'a> {
-    exact: HashSet<&'a ServerName>,
-    /// By their parent.
+    exact: HashSet<&'a str>,
+    /// The wildcards' parents.
     wildcards: HashSet<&'a str>,
 }
 
 impl<'a> Covering<'a> {
     pub fn new(all: &'a [Arc<Certified>]) -> Self {
         let mut covering = Self { exact: HashSet::new(), wildcards: HashSet::new() };
-        for pattern in all.iter().flat_map(|certified| &certified.patterns) {
+        let by_hand = all.iter().filter(|one| matches!(one.source, Source::ByHand { .. }));
+        for pattern in by_hand.flat_map(|certified| &certified.patterns) {
             match pattern {
-                Pattern::Exact(name) => drop(covering.exact.insert(name)),
-                Pattern::Wildcard(parent) => drop(covering.wildcards.insert(parent.as_str())),
-                Pattern::Any => {}
-            }
+                Pattern::Exact(name) => covering.exact.insert(name.as_str()),
+                Pattern::Wildcard(parent) => covering.wildcards.insert(parent.as_str()),
+                Pattern::Any => false,
+            };
         }
         covering
     }
 
-    /// Whether every name that `pattern` covers has a certificate among them.
+    /// Whether one of them covers every name of the pattern, be it valid or expired. Nothing covers `*`,
+    /// for no certificate can.
     pub fn covers(&self, pattern: &Pattern) -> bool {
         match pattern {
             Pattern::Exact(name) => {
-                self.exact.contains(name)
+                self.exact.contains(name.as_str())
                     || parent_of(name.as_str())
                         .is_some_and(|parent| self.wildcards.contains(parent))
             }
@@ -106,63 +119,118 @@ impl<'a> Covering<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::certified::samples::{DAY, Issuer, NOW};
     use super::*;
-    use crate::control::certified::certify;
-    use std::time::Duration;
 
-    fn certified(names: &[&str], lasts_days: i64, source: Source) -> Arc<Certified> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut params = rcgen::CertificateParams::new(names).unwrap();
-        params.not_before = time::OffsetDateTime::from_unix_timestamp(0).unwrap();
-        params.not_after = params.not_before + time::Duration::days(lasts_days);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Arc::new(certify(pem.as_bytes(), key.serialize_pem().as_bytes(), source).unwrap().0)
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap()
     }
 
-    fn by_hand() -> Source {
-        Source::ByHand { cert: "c".into(), key: "k".into() }
+    /// By hand or not, its kind, and in how many days it expires.
+    fn certified(
+        issuer: &Issuer,
+        names: &[&str],
+        by_hand: bool,
+        kind: KeyKind,
+        days: i32,
+    ) -> Arc<Certified> {
+        let span = DAY * days.unsigned_abs();
+        let not_after = if days < 0 { NOW.minus(span) } else { NOW.plus(span) };
+        let mut certified = issuer.certified(names, not_after);
+        certified.kind = kind;
+        if !by_hand {
+            certified.source = Source::LocalCa;
+        }
+        Arc::new(certified)
     }
-
-    const DAY: Duration = Duration::from_secs(86_400);
 
     #[test]
-    fn valid_beats_by_hand_beats_later() {
-        let local = certified(&["a.example"], 30, Source::LocalCa);
-        let short = certified(&["a.example"], 10, by_hand());
-        let long = certified(&["a.example"], 20, by_hand());
-        let all = [local.clone(), short.clone(), long.clone()];
-        for (day, expected) in [(5, &long), (15, &long), (25, &local), (40, &long)] {
-            let now = Moment::from_unix_seconds(0).plus(DAY * day);
-            let choices = choices(&all, now);
-            let (_, key) = choices[&Pattern::parse("a.example").unwrap()].elliptic.clone().unwrap();
-            assert!(Arc::ptr_eq(&key, &expected.key), "on day {day}");
+    fn the_best_certified_key_is_chosen_in_any_order() {
+        use KeyKind::{EcdsaP256 as P256, EcdsaP384 as P384, EcdsaP521 as P521, Ed25519};
+        let issuer = Issuer::new("precedence");
+        let make = |(by_hand, kind, days)| certified(&issuer, &["a.example"], by_hand, kind, days);
+        for (better, worse, why) in [
+            ((true, P256, 20), (true, P384, 10), "lasts longer"),
+            ((true, P256, 10), (false, P256, 20), "by hand"),
+            ((true, P256, 10), (true, P256, -1), "in force"),
+            ((true, P256, -1), (true, P256, -2), "expired later"),
+            ((false, P256, 7), (true, P256, -1), "valid"),
+            ((true, P256, 10), (true, Ed25519, 20), "known to clients"),
+            ((true, P384, 10), (true, P521, 20), "known to clients"),
+            ((true, Ed25519, 10), (true, P256, -1), "in force"),
+        ] {
+            let (better, worse) = (make(better), make(worse));
+            for all in [[better.clone(), worse.clone()], [worse, better.clone()]] {
+                let choice = &choices(&all, NOW)[&pattern("a.example")];
+                assert!(Arc::ptr_eq(&choice.elliptic.as_ref().unwrap().1, &better.key), "{why}");
+            }
         }
     }
 
     #[test]
-    fn only_what_differs_is_a_change() {
-        let now = Moment::from_unix_seconds(1);
-        let (a, b) = (
-            certified(&["a.example", "*.a.example"], 10, by_hand()),
-            certified(&["b.example"], 10, by_hand()),
-        );
-        let new_b = certified(&["b.example"], 20, by_hand());
-        let before = choices(&[a.clone(), b], now);
-        assert!(changes(&before, &before).is_empty());
-        let changed = changes(&before, &choices(&[a.clone(), new_b], now));
-        assert_eq!(changed.len(), 1);
-        assert!(changed[0].0.to_string() == "b.example" && changed[0].1.is_some());
-        let gone = changes(&before, &choices(&[a], now));
-        assert!(gone.len() == 1 && gone[0].1.is_none());
+    fn equals_stay_in_order_and_rsa_stands_beside() {
+        let issuer = Issuer::new("beside");
+        let make = |kind| certified(&issuer, &["a.example", "*.b.example"], true, kind, 10);
+        let all = [KeyKind::EcdsaP256, KeyKind::EcdsaP256, KeyKind::Rsa, KeyKind::Rsa].map(make);
+        let choices = choices(&all, NOW);
+        assert_eq!(choices.len(), 2);
+        for choice in choices.values() {
+            assert!(Arc::ptr_eq(&choice.elliptic.as_ref().unwrap().1, &all[0].key));
+            assert!(Arc::ptr_eq(choice.rsa.as_ref().unwrap(), &all[2].key));
+        }
     }
 
     #[test]
-    fn a_wildcard_covers_names_and_itself_but_no_catch_all() {
-        let all = [certified(&["a.example", "*.b.example"], 10, by_hand())];
+    fn changes_are_what_differs() {
+        let issuer = Issuer::new("changes");
+        let make = |name: &str, kind| certified(&issuer, &[name], true, kind, 10);
+        let (kept, removed) =
+            (make("kept.example", KeyKind::EcdsaP256), make("removed.example", KeyKind::EcdsaP256));
+        let rsa = make("kept.example", KeyKind::Rsa);
+        let old = choices(&[kept.clone(), removed], NOW);
+        assert!(changes(&old, &old).is_empty());
+        let new = choices(&[kept.clone(), make("new.example", KeyKind::EcdsaP256)], NOW);
+        let mut found: Vec<_> = changes(&old, &new)
+            .into_iter()
+            .map(|(pattern, choice)| (pattern.to_string(), choice.is_some()))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [("new.example".to_owned(), true), ("removed.example".to_owned(), false)]
+        );
+        let with_rsa = choices(&[kept, rsa, make("new.example", KeyKind::EcdsaP256)], NOW);
+        assert_eq!(changes(&new, &with_rsa).len(), 2);
+    }
+
+    #[test]
+    fn what_by_hand_covers_the_local_ca_need_not() {
+        let issuer = Issuer::new("covers");
+        let all = [
+            certified(
+                &issuer,
+                &["a.example", "*.b.example", "10.0.0.1"],
+                true,
+                KeyKind::EcdsaP256,
+                -1,
+            ),
+            certified(&issuer, &["local.example"], false, KeyKind::EcdsaP256, 7),
+        ];
         let covering = Covering::new(&all);
-        let covers = |text| covering.covers(&Pattern::parse(text).unwrap());
-        assert!(covers("a.example") && covers("x.b.example") && covers("*.b.example"));
-        assert!(!covers("b.example") && !covers("*.a.example") && !covers("*"));
+        for (name, covered) in [
+            ("a.example", true),
+            ("x.b.example", true),
+            ("*.b.example", true),
+            ("10.0.0.1", true),
+            ("b.example", false),
+            ("*.a.example", false),
+            ("x.a.example", false),
+            ("x.y.b.example", false),
+            ("local.example", false),
+            ("10.0.0.2", false),
+            ("*", false),
+        ] {
+            assert_eq!(covering.covers(&pattern(name)), covered, "{name}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::snapshot::{EdgeSettings, NameMap, Route, Routes, Target, TlsSettings,
 
 use super::certified::Certified;
 use super::load::load;
-use super::local_ca::LocalCa;
+use super::local_ca::{LocalCa, Unusable};
 use super::precedence::Covering;
 
 /// Everything that a snapshot is built from, but for the ticket keys and the upstreams' addresses.
@@ -162,18 +162,14 @@ struct Issued {
 }
 
 fn issue_local(dir: &std::path::Path, names: &[Pattern], now: Moment) -> Result<Issued, Problem> {
-    let problem = |error: &dyn std::fmt::Display| {
-        Problem::new(
-            &Origin::Default,
-            "data_dir",
-            format!("the local CA cannot be used: {error}"),
-            "make the directory writable, or name another one with data_dir",
-        )
+    let problem = |error: Unusable| {
+        let what = format!("the local CA cannot be used: {}", error.what);
+        Problem::new(&Origin::Default, "data_dir", what, error.remedy)
     };
-    let (ca, mut notes) = LocalCa::open(dir, now).map_err(|error| problem(&error))?;
+    let (ca, mut notes) = LocalCa::open(dir, now).map_err(problem)?;
     let mut leaves = Vec::with_capacity(names.len());
     for name in names {
-        let (leaf, note) = ca.leaf(name, now).map_err(|error| problem(&error))?;
+        let (leaf, note) = ca.leaf(name, now).map_err(problem)?;
         leaves.push(leaf);
         notes.extend(note);
     }

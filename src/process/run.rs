@@ -36,6 +36,8 @@ use super::{cores, descriptors};
 const CONTROL_NICE: i32 = 19;
 /// Threads for what blocks: files, getaddrinfo, generating private keys.
 const BLOCKING_THREADS: usize = 4;
+/// How long a port may be taken at start-up before that is an error.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
 /// After connections were interrupted at shutdown_timeout, how long they may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(6);
 
@@ -200,7 +202,7 @@ fn open_listeners(
                 }
                 (place, _) => place,
             };
-            match listener::open(place, workers, backlog) {
+            match open_patiently(place, workers, backlog) {
                 Ok(listeners) => opened.push(listeners),
                 Err(error) if at > 0 && listener::is_no_ipv6(&error) => {}
                 Err(error) => return Err(cannot_listen(place, &error, layers)),
@@ -208,6 +210,26 @@ fn open_listeners(
         }
     }
     Ok(opened)
+}
+
+/// Opens the listeners of one place. A process that was killed a moment ago may hold its port a little
+/// longer than it lives: the kernel takes its ring down, with the accepts in flight, after it has reaped it.
+fn open_patiently(place: Place, workers: usize, backlog: i32) -> std::io::Result<Vec<Listener>> {
+    let deadline = clock::steady() + PORT_PATIENCE;
+    loop {
+        match listener::open(place, workers, backlog) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EADDRINUSE) && clock::steady() < deadline =>
+            {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "start-up only; nothing is served yet"
+                )]
+                std::thread::sleep(PORT_PATIENCE / 50);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn cannot_listen(place: Place, error: &std::io::Error, layers: &Layers) -> Failure {

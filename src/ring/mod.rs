@@ -3,7 +3,6 @@
     unsafe_code,
     reason = "the kernel reads and writes memory by address; every block names who owns that memory and which event ends the kernel's claim to it"
 )]
-
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod buffers;
