@@ -602,6 +602,7 @@ fn intern(der: &[u8]) -> &'static [u8] {
 #[cfg(test)]
 pub(super) mod samples {
     use std::process::Command;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa,
@@ -682,8 +683,11 @@ pub(super) mod samples {
     pub struct Scratch(pub PathBuf);
 
     impl Scratch {
+        /// `name` is for whoever finds a leftover; two of the same name are two directories.
         pub fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("ringgate-{}-{name}", std::process::id()));
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(format!("ringgate-{process}-{number}-{name}"));
             let _ = std::fs::remove_dir_all(&path);
             file::create_directory(&path).unwrap();
             Self(path)

@@ -552,7 +552,7 @@ mod tests {
     /// A crash while the root was made, or a root that someone removed by mistake.
     #[test]
     fn a_root_that_is_gone_is_made_again_from_its_private_key_and_stays_trusted() {
-        let scratch = Scratch::new("ca-again");
+        let scratch = Scratch::new("ca-gone");
         let before = open(&scratch, NOW);
         let stored = leaf(&before, "a.test", NOW);
         file::remove(&scratch.0.join("root.crt")).unwrap();
