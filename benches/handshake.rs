@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringgate::edge::bench::{Configs, read_hello, with_certified_key};
 use ringgate::snapshot::{
-    Cell, Certificates, EdgeSettings, KeyKind, LazyPrivateKey, Routes, Snapshot, TicketKeys,
-    TlsSettings,
+    Cell, Certificates, EdgeSettings, KeyKind, LazyPrivateKey, NameMap, Routes, Snapshot,
+    TicketKeys, TlsSettings,
 };
 use rustls::client::{ClientConnection, Resumption};
 use rustls::crypto::SupportedKxGroup;
@@ -48,11 +48,12 @@ impl Bench {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             default_server_name: None,
+            accept_proxy: Box::default(),
         };
         let cell = Cell::new(Snapshot {
             settings: Arc::new(settings),
             certificates: Arc::new(Certificates::empty()),
-            routes: Arc::new(Routes::new([])),
+            routes: Arc::new(Routes::new([], NameMap::empty())),
             upstreams: Vec::new().into(),
             ticket_keys: Arc::new(TicketKeys::first(Duration::from_secs(3600)).expect("random")),
         });

@@ -11,7 +11,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ringgate::control::publisher::Publisher;
 use ringgate::name::Pattern;
 use ringgate::snapshot::{
-    CertificateChoice, EdgeSettings, KeyKind, LazyPrivateKey, Routes, TicketKeys,
+    CertificateChoice, EdgeSettings, KeyKind, LazyPrivateKey, NameMap, Routes, TicketKeys,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -40,9 +40,16 @@ fn publisher(names: usize) -> Publisher {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(600),
         default_server_name: None,
+        accept_proxy: Box::default(),
     };
     let keys = TicketKeys::first(Duration::from_secs(3600)).expect("random bytes");
-    Publisher::start(Arc::new(settings), choices, Arc::new(Routes::new([])), Vec::new(), keys)
+    Publisher::start(
+        Arc::new(settings),
+        choices,
+        Arc::new(Routes::new([], NameMap::empty())),
+        Vec::new(),
+        keys,
+    )
 }
 
 fn resident_bytes() -> u64 {

@@ -4,12 +4,14 @@ pub mod check;
 pub mod layers;
 pub mod options;
 pub mod problem;
+mod route;
 mod yaml;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 
 use crate::name::{Pattern, ServerName};
@@ -19,6 +21,10 @@ use problem::Origin;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub address: Vec<ListenAddress>,
+    /// The plain listener that sends clients to https.
+    pub http_redirect_addr: Option<ListenAddress>,
+    /// The networks from which a PROXY header is required.
+    pub accept_proxy: Vec<IpNet>,
     /// Worker cores; `None`: all that the process may run on, capped by the cgroup quota.
     pub cores: Option<Vec<usize>>,
     pub data_dir: PathBuf,
@@ -101,22 +107,54 @@ pub struct RouteConfig {
     /// The port in `from`. `None`: every listener. A port that no `address` has is the public one in
     /// front of a NAT, and the route matches everywhere.
     pub port: Option<u16>,
-    pub to: UpstreamAddress,
+    pub upstream: UpstreamConfig,
+    pub send_proxy: Option<ProxyVersion>,
     pub alpn: Vec<Vec<u8>>,
 }
 
-/// One `to`.
+/// Where a route's connections go, and how: routes with an equal one share an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamConfig {
+    /// At least one.
+    pub to: Vec<UpstreamAddress>,
+    pub policy: Policy,
+    /// For its `tls://` addresses.
+    pub tls: UpstreamTlsConfig,
+}
+
+/// How `tls://` upstreams are verified, and what they are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UpstreamTlsConfig {
+    /// Instead of the system's roots.
+    pub custom_ca_file: Option<PathBuf>,
+    /// Instead of the host in `to`.
+    pub server_name: Option<ServerName>,
+    pub skip_verify: bool,
+    /// Chain and private key to show to an upstream that asks.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// One entry of `to`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum UpstreamAddress {
     /// `tcp://host:port`; an IP address or a name for the control plane to resolve.
     Tcp { host: String, port: u16 },
+    /// `tls://host:port`: the same, encrypted again.
+    Tls { host: String, port: u16 },
+    /// `unix:/path`.
+    Unix(PathBuf),
 }
 
 impl std::fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+        let (scheme, host, port) = match self {
+            Self::Tcp { host, port } => ("tcp", host, port),
+            Self::Tls { host, port } => ("tls", host, port),
+            Self::Unix(path) => return write!(f, "unix:{}", path.display()),
+        };
+        match host.contains(':') {
+            true => write!(f, "{scheme}://[{host}]:{port}"),
+            false => write!(f, "{scheme}://{host}:{port}"),
         }
     }
 }
@@ -135,4 +173,19 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// How an upstream with several endpoints picks one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Policy {
+    #[default]
+    RoundRobin,
+    LeastConnections,
+}
+
+/// Which PROXY header an upstream is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }

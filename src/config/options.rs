@@ -63,6 +63,16 @@ pub static OPTIONS: &[Opt] = &[
         "with nothing to serve, the built-in page shows that TLS works",
     ),
     built(
+        "http_redirect_addr", Kind::Text, "unset", true,
+        "A plain listener, like :80, that sends clients to https for hosts that a route covers.",
+        "port 80 may be somebody else's",
+    ),
+    built(
+        "accept_proxy", Kind::List, "unset", false,
+        "Networks, like 10.0.0.0/8, from which every connection must begin with a PROXY header (version 1 or 2); from others one is never read.",
+        "whoever may send one may claim to be anyone",
+    ),
+    built(
         "certificates", Kind::Certificates, "none", true,
         "Directories of pairs, or CERT:KEY pairs. Names that none covers get a certificate from the local CA.",
         "a name without a certificate of its own works at once, for whoever trusts the local CA",
@@ -132,8 +142,6 @@ pub static OPTIONS: &[Opt] = &[
         "What is logged.",
         "info says nothing while nothing happens",
     ),
-    not_built("http_redirect_addr", true),
-    not_built("accept_proxy", false),
     not_built("autocert", true),
     not_built("autocert_ca", true),
     not_built("autocert_use_staging", true),
@@ -158,9 +166,10 @@ pub static OPTIONS: &[Opt] = &[
 ];
 
 /// The keys of a route that are built.
-pub const ROUTE_KEYS: &[&str] = &["from", "to", "alpn"];
-/// The keys of a route that are not built yet.
-pub const ROUTE_KEYS_NOT_BUILT: &[&str] = &[
+pub const ROUTE_KEYS: &[&str] = &[
+    "from",
+    "to",
+    "alpn",
     "load_balancing_policy",
     "send_proxy",
     "tls_custom_ca_file",

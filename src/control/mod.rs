@@ -9,5 +9,7 @@ pub mod prepare;
 pub mod publisher;
 pub mod reload;
 pub mod reports;
+pub mod resolver;
 pub mod tickets;
+pub mod upstream_tls;
 pub mod upstreams;

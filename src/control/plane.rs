@@ -10,7 +10,7 @@ use crate::clock::{self, Moment};
 use crate::config::Config;
 use crate::config::problem::Problem;
 use crate::name::Pattern;
-use crate::snapshot::{Cell, CertificateChoice, TicketKeys, Upstream};
+use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 
 use super::certified::Certified;
 use super::local_ca::renewal_due;
@@ -18,8 +18,9 @@ use super::precedence::choices;
 use super::prepare::{Mode, Prepared, prepare};
 use super::publisher::Publisher;
 use super::reload;
+use super::resolver::Resolver;
 use super::tickets::Rotation;
-use super::upstreams::{RESOLVE_EVERY, Resolved, literal, resolve};
+use super::upstreams::{Slots, names, resolved};
 
 /// How often certificates are looked at: often enough for leaves of a week and for a clock that jumped.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -32,24 +33,25 @@ pub struct Plane {
     ports: Vec<u16>,
     threads: usize,
     prepared: Arc<Prepared>,
-    resolved: Resolved,
+    resolver: Resolver,
+    slots: Slots,
     publisher: Publisher,
     rotation: Rotation,
     next_look: Instant,
-    next_resolve: Instant,
     warned: Moment,
 }
 
-/// What became due.
+/// What there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     RotateTickets,
     LookAtCertificates,
-    Resolve,
+    /// A name resolved to other addresses.
+    PublishUpstreams,
 }
 
 impl Plane {
-    /// Builds the first snapshot. Upstreams with names are resolved by the first [`Plane::act`].
+    /// Builds the first snapshot. Upstreams with names are not resolved yet.
     ///
     /// # Errors
     /// If the system's random source fails.
@@ -60,12 +62,12 @@ impl Plane {
         prepared: Prepared,
     ) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let now = clock::steady();
-        let resolved = literals(&prepared);
+        let (resolver, mut slots) = (Resolver::default(), Slots::default());
         let publisher = Publisher::start(
             prepared.settings.clone(),
             all_choices(&prepared, Moment::now()),
             prepared.routes.clone(),
-            endpoints(&prepared, &resolved),
+            resolved(&prepared.upstreams, &resolver, &mut slots),
             TicketKeys::first(config.ticket_rotation)?,
         );
         Ok(Self {
@@ -74,10 +76,10 @@ impl Plane {
             ports,
             threads,
             prepared: Arc::new(prepared),
-            resolved,
+            resolver,
+            slots,
             publisher,
             next_look: now + LOOK_EVERY,
-            next_resolve: now,
             warned: Moment::now(),
         })
     }
@@ -95,16 +97,27 @@ impl Plane {
         &self.prepared
     }
 
-    /// The next thing to do and when. Pure.
-    pub fn next(&self) -> (Instant, Due) {
-        let mut next = (self.rotation.due(), Due::RotateTickets);
-        for other in [(self.next_look, Due::LookAtCertificates), (self.next_resolve, Due::Resolve)]
-        {
-            if other.0 < next.0 {
-                next = other;
-            }
+    /// Waits until every upstream's name has been asked for once, as long as that is worth waiting for.
+    pub async fn resolve_upstreams(&mut self) {
+        self.resolver.want(names(&self.prepared.upstreams), clock::steady());
+        self.resolver.settle().await;
+        self.publish_upstreams();
+    }
+
+    /// Waits for the next thing to do. May be dropped and called again.
+    pub async fn next(&mut self) -> Due {
+        let (when, due) = self.next_by_the_clock();
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(when.into()) => due,
+            () = self.resolver.changed() => Due::PublishUpstreams,
         }
-        next
+    }
+
+    fn next_by_the_clock(&self) -> (Instant, Due) {
+        let rotate = (self.rotation.due(), Due::RotateTickets);
+        let look = (self.next_look, Due::LookAtCertificates);
+        if look.0 < rotate.0 { look } else { rotate }
     }
 
     /// Does what is due.
@@ -112,7 +125,7 @@ impl Plane {
         match due {
             Due::RotateTickets => self.rotate_tickets(),
             Due::LookAtCertificates => self.look_at_certificates().await,
-            Due::Resolve => self.resolve().await,
+            Due::PublishUpstreams => self.publish_upstreams(),
         }
     }
 
@@ -137,13 +150,13 @@ impl Plane {
             warn!("{warning}");
         }
         // New names are resolved before routes to them are published.
-        self.resolved = resolve(prepared.upstreams.clone(), &self.resolved).await;
-        self.next_resolve = clock::steady() + RESOLVE_EVERY;
+        self.resolver.want(names(&prepared.upstreams), clock::steady());
+        self.resolver.settle().await;
         let changed = self.publisher.configuration(
             prepared.settings.clone(),
             all_choices(&prepared, Moment::now()),
             prepared.routes.clone(),
-            endpoints(&prepared, &self.resolved),
+            resolved(&prepared.upstreams, &self.resolver, &mut self.slots),
         );
         self.rotation.every(config.ticket_rotation);
         info!(
@@ -169,10 +182,9 @@ impl Plane {
         self.rotation.rotated(now);
     }
 
-    async fn resolve(&mut self) {
-        self.resolved = resolve(self.prepared.upstreams.clone(), &self.resolved).await;
-        self.publisher.upstreams(endpoints(&self.prepared, &self.resolved));
-        self.next_resolve = clock::steady() + RESOLVE_EVERY;
+    fn publish_upstreams(&mut self) {
+        let upstreams = resolved(&self.prepared.upstreams, &self.resolver, &mut self.slots);
+        self.publisher.upstreams(upstreams);
     }
 
     /// Renews the local CA's leaves that are due, and warns of what nobody renews.
@@ -210,8 +222,8 @@ impl Plane {
     }
 
     fn prepared_again(&self) -> Prepared {
-        let Prepared { settings, by_hand, local_names, routes, upstreams, tls_settings, .. } =
-            &*self.prepared;
+        let Prepared { settings, by_hand, local_names, routes, upstreams, .. } = &*self.prepared;
+        let Prepared { tls_settings, upstream_tls, .. } = &*self.prepared;
         Prepared {
             settings: settings.clone(),
             by_hand: by_hand.clone(),
@@ -220,6 +232,7 @@ impl Plane {
             local_ca: None,
             routes: routes.clone(),
             upstreams: upstreams.clone(),
+            upstream_tls: upstream_tls.clone(),
             tls_settings: tls_settings.clone(),
             warnings: Vec::new(),
         }
@@ -237,27 +250,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn all_choices(prepared: &Prepared, now: Moment) -> HashMap<Pattern, CertificateChoice> {
     let all: Vec<_> = prepared.by_hand.iter().chain(&prepared.local).cloned().collect();
     choices(&all, now)
-}
-
-fn literals(prepared: &Prepared) -> Resolved {
-    prepared
-        .upstreams
-        .iter()
-        .filter_map(|address| Some((address.clone(), vec![literal(address)?])))
-        .collect()
-}
-
-fn endpoints(prepared: &Prepared, resolved: &Resolved) -> Vec<Arc<Upstream>> {
-    prepared
-        .upstreams
-        .iter()
-        .map(|address| {
-            Arc::new(Upstream {
-                address: address.to_string().into(),
-                endpoints: resolved.get(address).cloned().unwrap_or_default().into(),
-            })
-        })
-        .collect()
 }
 
 fn warn_of_expiry(certified: &[Arc<Certified>], now: Moment) {

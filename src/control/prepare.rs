@@ -9,14 +9,18 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::config::problem::{Origin, Problem};
-use crate::config::{Config, UpstreamAddress};
+use crate::config::{self, Config, UpstreamConfig};
 use crate::name::{Pattern, ServerName};
-use crate::snapshot::{EdgeSettings, NameMap, Route, Routes, Target, TlsSettings, UpstreamId};
+use crate::snapshot::{
+    EdgeSettings, NameMap, ProxyVersion, Route, Routes, Target, TlsSettings, UpstreamId,
+};
 
 use super::certified::Certified;
 use super::load::load;
 use super::local_ca::{LocalCa, Unusable};
 use super::precedence::Covering;
+use super::upstream_tls::{Known, UpstreamTlsPool};
+use super::upstreams::PreparedUpstream;
 
 /// Everything that a snapshot is built from, but for the ticket keys and the upstreams' addresses.
 pub struct Prepared {
@@ -28,7 +32,9 @@ pub struct Prepared {
     pub local_ca: Option<LocalCa>,
     pub routes: Arc<Routes>,
     /// Indexed by `UpstreamId`.
-    pub upstreams: Vec<UpstreamAddress>,
+    pub upstreams: Vec<PreparedUpstream>,
+    /// Kept for the same reason as `tls_settings`.
+    pub upstream_tls: Vec<Known>,
     /// Kept so that equal settings stay one `Arc` across reloads: workers know them by address.
     pub tls_settings: Vec<Arc<TlsSettings>>,
     pub warnings: Vec<String>,
@@ -80,29 +86,30 @@ pub fn prepare(
             Err(problem) => problems.push(problem),
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-
-    let mut tls_settings = TlsSettingsPool {
-        pool: previous.map(|previous| previous.tls_settings.clone()).unwrap_or_default(),
-        used: Vec::new(),
+    let built = match build_routes(config, ports, previous) {
+        Ok(built) if problems.is_empty() => built,
+        Ok(_) => return Err(problems),
+        Err(more) => {
+            problems.extend(more);
+            return Err(problems);
+        }
     };
-    let (routes, upstreams) = build_routes(config, ports, &mut tls_settings);
     Ok(Prepared {
         settings: Arc::new(EdgeSettings {
             handshake_timeout: config.handshake_timeout,
             connect_timeout: config.connect_timeout,
             idle_timeout: config.idle_timeout,
             default_server_name: config.default_server_name.clone(),
+            accept_proxy: config.accept_proxy.clone().into(),
         }),
         by_hand: loaded.certified,
         local_names,
         local,
         local_ca,
-        routes: Arc::new(routes),
-        upstreams,
-        tls_settings: tls_settings.used,
+        routes: Arc::new(built.routes),
+        upstreams: built.upstreams,
+        upstream_tls: built.upstream_tls,
+        tls_settings: built.tls_settings,
         warnings,
     })
 }
@@ -198,43 +205,79 @@ impl TlsSettingsPool {
     }
 }
 
+/// The routes with what they refer to.
+struct BuiltRoutes {
+    routes: Routes,
+    upstreams: Vec<PreparedUpstream>,
+    upstream_tls: Vec<Known>,
+    tls_settings: Vec<Arc<TlsSettings>>,
+}
+
 fn build_routes(
     config: &Config,
     ports: &[u16],
-    pool: &mut TlsSettingsPool,
-) -> (Routes, Vec<UpstreamAddress>) {
+    previous: Option<&Prepared>,
+) -> Result<BuiltRoutes, Vec<Problem>> {
+    let mut tls_settings = TlsSettingsPool {
+        pool: previous.map(|previous| previous.tls_settings.clone()).unwrap_or_default(),
+        used: Vec::new(),
+    };
+    let mut upstream_tls = UpstreamTlsPool::new(
+        previous.map(|previous| previous.upstream_tls.clone()).unwrap_or_default(),
+    );
     let settings = |alpn: Vec<Vec<u8>>| TlsSettings {
         min_version: config.tls_min_version,
         cipher_suites: config.tls_cipher_suites.clone(),
         groups: config.tls_groups.clone(),
         alpn,
     };
-    let mut upstreams = Vec::new();
-    let mut ids: HashMap<UpstreamAddress, UpstreamId> = HashMap::new();
+    let mut problems = Vec::new();
+    let mut upstreams: Vec<PreparedUpstream> = Vec::new();
+    let mut ids: HashMap<&UpstreamConfig, UpstreamId> = HashMap::new();
     // Per route: where it applies, what it matches, what it is.
     let mut routes: Vec<(Option<u16>, Pattern, Arc<Route>)> = Vec::new();
     for route in &config.routes {
-        let id = *ids.entry(route.to.clone()).or_insert_with(|| {
-            upstreams.push(route.to.clone());
-            UpstreamId(upstreams.len() as u32 - 1)
-        });
+        let id = match ids.get(&route.upstream) {
+            Some(id) => *id,
+            None => match upstream_tls.of_route(route) {
+                Ok(tls) => {
+                    let id = UpstreamId(upstreams.len() as u32);
+                    upstreams.push(PreparedUpstream { config: route.upstream.clone(), tls });
+                    ids.insert(&route.upstream, id);
+                    id
+                }
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            },
+        };
         let built = Route {
             from: route.from.as_str().into(),
             target: Target::Upstream(id),
-            tls: pool.get(settings(route.alpn.clone())),
+            send_proxy: route.send_proxy.map(|version| match version {
+                config::ProxyVersion::V1 => ProxyVersion::V1,
+                config::ProxyVersion::V2 => ProxyVersion::V2,
+            }),
+            tls: tls_settings.get(settings(route.alpn.clone())),
         };
         // A port that no listener has is the public one in front of a NAT.
         let port = route.port.filter(|port| ports.contains(port));
         routes.push((port, route.pattern.clone(), Arc::new(built)));
     }
-    if routes.is_empty() {
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if config.routes.is_empty() {
         let page = Arc::new(Route {
             from: "the built-in page".into(),
             target: Target::Page,
-            tls: pool.get(settings(vec![b"http/1.1".to_vec()])),
+            send_proxy: None,
+            tls: tls_settings.get(settings(vec![b"http/1.1".to_vec()])),
         });
         routes.extend(page_names(config).into_iter().map(|name| (None, name, page.clone())));
     }
+    let public_ports = public_ports(config, ports);
     let by_port = ports.iter().map(|port| {
         // Those that name the port come last, so that they win over those that name none.
         let mut here: Vec<_> =
@@ -243,5 +286,27 @@ fn build_routes(
         let here = here.into_iter().map(|(_, pattern, route)| (pattern.clone(), route.clone()));
         (*port, NameMap::build(here.collect::<Vec<_>>().into_iter()))
     });
-    (Routes::new(by_port), upstreams)
+    Ok(BuiltRoutes {
+        routes: Routes::new(by_port, public_ports),
+        upstreams,
+        upstream_tls: upstream_tls.into_used(),
+        tls_settings: tls_settings.used,
+    })
+}
+
+/// Where clients that came to a plain listener find each name with https: on the port that the route's
+/// `from` names, else on that of the first `address`.
+fn public_ports(config: &Config, ports: &[u16]) -> NameMap<u16> {
+    // The one that was opened, if the system picked it.
+    let configured = config.address.first().map(|address| address.port());
+    let usual = configured.filter(|port| *port != 0).or(ports.first().copied()).unwrap_or(443);
+    let page = if config.routes.is_empty() { page_names(config) } else { Vec::new() };
+    // Of several, the one on the usual port stays, else the first that was written.
+    let named = config.routes.iter().rev();
+    let mut names: Vec<(Pattern, u16)> = named
+        .map(|route| (route.pattern.clone(), route.port.unwrap_or(usual)))
+        .chain(page.into_iter().map(|name| (name, usual)))
+        .collect();
+    names.sort_by_key(|(_, port)| *port == usual);
+    NameMap::build(names.into_iter())
 }

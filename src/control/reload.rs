@@ -12,11 +12,13 @@ pub fn merge(running: &Config, mut next: Config) -> (Config, Vec<&'static str>) 
         }
     };
     keep("address", running.address != next.address);
+    keep("http_redirect_addr", running.http_redirect_addr != next.http_redirect_addr);
     keep("cores", running.cores != next.cores);
     keep("data_dir", running.data_dir != next.data_dir);
     keep("log_format", running.log_format != next.log_format);
     keep("log_level", running.log_level != next.log_level);
     next.address.clone_from(&running.address);
+    next.http_redirect_addr = running.http_redirect_addr;
     next.cores.clone_from(&running.cores);
     next.data_dir.clone_from(&running.data_dir);
     next.log_format = running.log_format;

@@ -1,86 +1,137 @@
-//! Resolves the names of upstreams, so that no worker ever asks DNS.
+//! From the upstreams of a checked configuration to endpoints that workers can connect to. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
 
-use tokio::task::JoinSet;
-use tracing::{info, warn};
+use crate::config::{self, UpstreamAddress, UpstreamConfig};
+use crate::snapshot::{Endpoint, EndpointAddress, EndpointSlot, Policy, Upstream, UpstreamTls};
 
-use crate::config::UpstreamAddress;
+use super::resolver::Resolver;
 
-/// How often names are resolved again. getaddrinfo tells no TTL; half a minute follows a moved service
-/// soon and costs a resolver nothing.
-pub const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-/// How long one name may take. What it resolved to before stays in force.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Names asked for at once.
-const AT_ONCE: usize = 16;
-
-/// What every upstream's address resolved to last. Empty: never yet.
-pub type Resolved = HashMap<UpstreamAddress, Vec<SocketAddr>>;
-
-/// Endpoints that need no resolving.
-pub fn literal(address: &UpstreamAddress) -> Option<SocketAddr> {
-    let UpstreamAddress::Tcp { host, port } = address;
-    Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, *port))
+/// One upstream with what was read from files for it.
+#[derive(Clone, Debug)]
+pub struct PreparedUpstream {
+    pub config: UpstreamConfig,
+    /// For each address of `config.to`, if it is a `tls://` one.
+    pub tls: Vec<Option<Arc<UpstreamTls>>>,
 }
 
-/// Resolves all of `addresses`; what fails keeps its place from `before`, with a warning when that is
-/// news.
-pub async fn resolve(addresses: Vec<UpstreamAddress>, before: &Resolved) -> Resolved {
-    let mut resolved = Resolved::new();
-    let mut asking = JoinSet::new();
-    let mut rest = addresses.into_iter();
-    loop {
-        while asking.len() < AT_ONCE {
-            match rest.next() {
-                Some(address) => match literal(&address) {
-                    Some(endpoint) => drop(resolved.insert(address, vec![endpoint])),
-                    None => drop(asking.spawn(look_up(address))),
-                },
-                None => break,
+/// The names that these upstreams need resolved.
+pub fn names(upstreams: &[PreparedUpstream]) -> BTreeSet<String> {
+    let addresses = upstreams.iter().flat_map(|upstream| &upstream.config.to);
+    addresses
+        .filter_map(|address| match address {
+            UpstreamAddress::Tcp { host, .. } | UpstreamAddress::Tls { host, .. } => {
+                host.parse::<IpAddr>().is_err().then(|| host.clone())
             }
-        }
-        let Some(Ok((address, outcome))) = asking.join_next().await else {
-            if asking.is_empty() {
-                return resolved;
-            }
-            continue;
-        };
-        let last = before.get(&address).cloned();
-        let endpoints = match outcome {
-            Ok(endpoints) => {
-                if last.as_deref().is_some_and(<[_]>::is_empty) {
-                    info!(upstream = %address, "upstream resolves now");
-                }
-                endpoints
-            }
-            Err(error) => {
-                let kept = last.clone().unwrap_or_default();
-                // Once when it starts to fail without an address to fall back on, not every time.
-                if last.as_deref().is_none_or(|last| !last.is_empty()) {
-                    warn!(upstream = %address, %error, addresses_kept = kept.len(), "upstream does not resolve");
-                }
-                kept
-            }
-        };
-        resolved.insert(address, endpoints);
+            UpstreamAddress::Unix(_) => None,
+        })
+        .collect()
+}
+
+/// The slot of every address that there ever was. One more address costs some dozen bytes here and in
+/// every worker, and upstreams that change theirs every minute have half a million of them a year.
+#[derive(Debug, Default)]
+pub struct Slots {
+    by_address: HashMap<EndpointAddress, EndpointSlot>,
+}
+
+impl Slots {
+    fn of(&mut self, address: &EndpointAddress) -> EndpointSlot {
+        let next = EndpointSlot(u32::try_from(self.by_address.len()).unwrap_or(u32::MAX));
+        *self.by_address.entry(address.clone()).or_insert(next)
     }
 }
 
-async fn look_up(address: UpstreamAddress) -> (UpstreamAddress, Result<Vec<SocketAddr>, String>) {
-    let UpstreamAddress::Tcp { host, port } = address.clone();
-    let looked_up =
-        tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((host, port))).await;
-    let outcome = match looked_up {
-        Err(_) => Err(format!("no answer within {} s", RESOLVE_TIMEOUT.as_secs())),
-        Ok(Err(error)) => Err(error.to_string()),
-        Ok(Ok(endpoints)) => {
-            let mut endpoints: Vec<_> = endpoints.collect();
-            endpoints.dedup();
-            Ok(endpoints)
+/// The upstreams as workers see them, indexed by `UpstreamId`.
+pub fn resolved(
+    upstreams: &[PreparedUpstream],
+    resolver: &Resolver,
+    slots: &mut Slots,
+) -> Vec<Arc<Upstream>> {
+    let upstreams = upstreams.iter().map(|PreparedUpstream { config, tls }| {
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(config.to.len());
+        for (address, tls) in config.to.iter().zip(tls) {
+            for address in addresses(address, resolver) {
+                let slot = slots.of(&address);
+                // Two names may lead to one address, which must not get twice its share.
+                if endpoints.iter().all(|endpoint| endpoint.slot != slot) {
+                    endpoints.push(Arc::new(Endpoint { slot, address, tls: tls.clone() }));
+                }
+            }
         }
+        let names: Vec<_> = config.to.iter().map(ToString::to_string).collect();
+        Arc::new(Upstream {
+            name: names.join(",").into(),
+            policy: match config.policy {
+                config::Policy::RoundRobin => Policy::RoundRobin,
+                config::Policy::LeastConnections => Policy::LeastConnections,
+            },
+            endpoints: endpoints.into(),
+        })
+    });
+    upstreams.collect()
+}
+
+fn addresses(address: &UpstreamAddress, resolver: &Resolver) -> Vec<EndpointAddress> {
+    let (host, port) = match address {
+        UpstreamAddress::Tcp { host, port } | UpstreamAddress::Tls { host, port } => (host, *port),
+        UpstreamAddress::Unix(path) => return vec![EndpointAddress::Unix(path.as_path().into())],
     };
-    (address, outcome)
+    let ip = |ip| EndpointAddress::Ip(SocketAddr::new(ip, port));
+    match host.parse() {
+        Ok(literal) => vec![ip(literal)],
+        Err(_) => resolver.addresses(host).iter().copied().map(ip).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(to: &[&str]) -> PreparedUpstream {
+        let to: Vec<_> = to
+            .iter()
+            .map(|to| match to.strip_prefix("unix:") {
+                Some(path) => UpstreamAddress::Unix(path.into()),
+                None => {
+                    let (host, port) = to.rsplit_once(':').unwrap();
+                    UpstreamAddress::Tcp { host: host.into(), port: port.parse().unwrap() }
+                }
+            })
+            .collect();
+        let tls = vec![None; to.len()];
+        let (policy, settings) = Default::default();
+        PreparedUpstream { config: UpstreamConfig { to, policy, tls: settings }, tls }
+    }
+
+    #[test]
+    fn an_address_keeps_its_slot_and_counts_once() {
+        let mut slots = Slots::default();
+        let resolver = Resolver::default();
+        let before = resolved(&[upstream(&["10.0.0.1:80", "unix:/run/a"])], &resolver, &mut slots);
+        let after = resolved(
+            &[
+                upstream(&["10.0.0.2:80", "10.0.0.1:80", "10.0.0.1:80"]),
+                upstream(&["unix:/run/a", "::1:81"]),
+            ],
+            &resolver,
+            &mut slots,
+        );
+        let slots = |upstream: &Upstream| -> Vec<u32> {
+            upstream.endpoints.iter().map(|endpoint| endpoint.slot.0).collect()
+        };
+        assert_eq!(slots(&before[0]), [0, 1]);
+        assert_eq!((slots(&after[0]), slots(&after[1])), (vec![2, 0], vec![1, 3]));
+        assert_eq!(&*before[0].name, "tcp://10.0.0.1:80,unix:/run/a");
+    }
+
+    #[test]
+    fn only_names_are_resolved() {
+        let upstreams = [upstream(&["10.0.0.1:80", "::1:80", "unix:/run/a", "db.internal:80"])];
+        assert_eq!(names(&upstreams).into_iter().collect::<Vec<_>>(), ["db.internal"]);
+        let unresolved = resolved(&upstreams, &Resolver::default(), &mut Slots::default());
+        assert_eq!(unresolved[0].endpoints.len(), 3);
+    }
 }

@@ -8,16 +8,19 @@ use crate::name::ServerName;
 use crate::observe::counters::Report;
 use crate::observe::names::{Reason, Side};
 use crate::ring::{self, Socket};
-use crate::snapshot::Route;
+use crate::snapshot::{ProxyVersion, Route};
 
+use super::client::identify;
 use super::deadline::Timed;
-use super::dial::dial;
+use super::dial::{Visitor, dial};
 use super::ended::{Answer, Ended, PLAIN_HTTP_400};
 use super::handshake::{handshake, receive};
 use super::hello::{self, ClientHello, Destination, Reading, Sni};
 use super::limits::{LINGER, LINGER_BYTES};
 use super::line::{Line, Stage};
+use super::negotiated;
 use super::page;
+use super::proxy_protocol::{TlsFacts, write_v1, write_v2};
 use super::records::Records;
 use super::relay::relay;
 use super::worker::{Timeouts, Worker};
@@ -34,7 +37,7 @@ pub async fn serve(client: Socket, port: u16, worker: Rc<Worker>) {
         worker.report(|| Report {
             side: ended.side,
             reason: ended.reason,
-            client: entry.line.client().peer_address(),
+            client: entry.line.source(),
             server_name,
             route: route.map(|route| route.from.clone()),
             detail: ended.detail,
@@ -62,13 +65,16 @@ async fn life(
         Destination::Page => {
             Box::pin(page::serve(line, worker, timeouts, records, server_name)).await
         }
-        Destination::Upstream(upstream) => match Box::pin(dial(line, timeouts, &upstream)).await {
-            Ok(socket) => {
-                drop(upstream);
-                relay(line, worker, timeouts.idle, records, socket).await
+        Destination::Upstream(id, upstream) => {
+            let visitor = introduce(line, worker, &route, &records, server_name.as_deref());
+            let dialled = Box::pin(dial(line, worker, timeouts, (id, &upstream), visitor)).await;
+            // A long-lived connection keeps nothing of the snapshot but its route.
+            drop((upstream, server_name));
+            match dialled {
+                Ok(dialled) => relay(line, worker, timeouts.idle, records, dialled).await,
+                Err(ended) => Err(ended),
             }
-            Err(ended) => Err(ended),
-        },
+        }
     };
     served.map_err(|ended| Box::new(Failure { ended, server_name: None, route: Some(route) }))
 }
@@ -78,14 +84,14 @@ struct Greeted {
     route: Arc<Route>,
     destination: Destination,
     records: Records,
-    /// For the page, which shows it.
+    /// For whoever passes it on: the page shows it, and a PROXY header holds it.
     server_name: Option<Box<str>>,
 }
 
 /// From the first byte to the end of the handshake. A client that gets no further is told why.
 async fn greet(line: &Line, port: u16, worker: &Worker) -> Result<Greeted, Box<Failure>> {
     let mut server_name = None;
-    match introduce(line, port, worker, &mut server_name).await {
+    match shake_hands(line, port, worker, &mut server_name).await {
         Ok(greeted) => Ok(greeted),
         Err(ended) => {
             send_away(line, &ended).await;
@@ -94,14 +100,15 @@ async fn greet(line: &Line, port: u16, worker: &Worker) -> Result<Greeted, Box<F
     }
 }
 
-async fn introduce(
+async fn shake_hands(
     line: &Line,
     port: u16,
     worker: &Worker,
     server_name: &mut Option<Box<str>>,
 ) -> Result<Greeted, Ended> {
-    let (hello, input) = read_hello(line, worker).await?;
-    let local_address = || Some(ServerName::from_ip(line.client().local_address()?.ip()));
+    let input = identify(line, worker).await?;
+    let (hello, input) = read_hello(line, worker, input).await?;
+    let local_address = || Some(ServerName::from_ip(line.destination()?.ip()));
     let choice =
         worker.read(|snapshot| hello.choose(snapshot, port, local_address)).map_err(|reason| {
             *server_name = Some(hello.server_name_for_log());
@@ -117,19 +124,25 @@ async fn introduce(
         })?;
     worker.count_handshake(records.tls());
     let server_name = match (&choice.destination, &hello.server_name) {
-        (Destination::Page, Sni::Name(name)) => Some(name.as_str().into()),
+        (Destination::Upstream(..), _) if choice.route.send_proxy.is_none() => None,
+        (_, Sni::Name(name)) => Some(name.as_str().into()),
         _ => None,
     };
     Ok(Greeted { route: choice.route, destination: choice.destination, records, server_name })
 }
 
 /// Reads until the ClientHello is whole; gives back the bytes, for rustls reads them too.
-async fn read_hello(line: &Line, worker: &Worker) -> Result<(ClientHello, Vec<u8>), Ended> {
-    let mut input = Vec::new();
+async fn read_hello(
+    line: &Line,
+    worker: &Worker,
+    mut input: Vec<u8>,
+) -> Result<(ClientHello, Vec<u8>), Ended> {
     loop {
-        receive(line, worker, &mut input).await?;
         let reason = match hello::read(&input) {
-            Reading::More => continue,
+            Reading::More => {
+                receive(line, worker, &mut input).await?;
+                continue;
+            }
             Reading::Hello(hello) => {
                 worker.count_hello();
                 return Ok((hello, input));
@@ -141,6 +154,31 @@ async fn read_hello(line: &Line, worker: &Worker) -> Result<(ClientHello, Vec<u8
         };
         return Err(Ended::new(Side::Client, reason));
     }
+}
+
+/// What the upstream is told of the client, and must speak.
+fn introduce<'r>(
+    line: &Line,
+    worker: &Worker,
+    route: &'r Route,
+    records: &'r Records,
+    server_name: Option<&str>,
+) -> Visitor<'r> {
+    let tls = records.tls();
+    let proxy_header = match route.send_proxy {
+        None => Vec::new(),
+        Some(ProxyVersion::V1) => write_v1(line.addresses().as_ref()),
+        Some(ProxyVersion::V2) => {
+            let facts = TlsFacts {
+                version: negotiated::version(tls),
+                cipher_suite: &negotiated::cipher_suite(tls),
+                alpn: tls.alpn_protocol(),
+                server_name,
+            };
+            write_v2(line.addresses().as_ref(), &facts, &worker.unique_ids().next())
+        }
+    };
+    Visitor { route, proxy_header, alpn: tls.alpn_protocol() }
 }
 
 impl ClientHello {

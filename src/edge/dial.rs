@@ -1,54 +1,170 @@
-//! Picks an endpoint, connects, and tries one other.
+//! Connects to an upstream: picks an endpoint, connects, says who the client is, and encrypts again where
+//! that is asked for; tries another endpoint if any of that fails.
 
 use std::io;
 
 use socket2::{Domain, SockAddr, Type};
 
 use crate::clock;
+use crate::observe::counters::Report;
 use crate::observe::names::{Reason, Side};
 use crate::ring::{self, Socket};
-use crate::snapshot::Upstream;
+use crate::snapshot::{Endpoint, EndpointAddress, Route, Upstream, UpstreamId};
 
+use super::balance::{Place, Tried};
 use super::ended::Ended;
+use super::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY, TIMEOUTS_BORNE, UNACKNOWLEDGED};
 use super::line::Line;
-use super::worker::Timeouts;
+use super::relay::send_all;
+use super::upstream_tls::{UpstreamRecords, shake_hands};
+use super::worker::{Timeouts, Worker};
 
-/// Endpoints tried before the client is sent away: a second one helps when one is down, a third would
-/// keep the client waiting for a network that is.
-const ATTEMPTS: usize = 2;
+/// What a connection brings to its upstream.
+pub struct Visitor<'a> {
+    pub route: &'a Route,
+    /// The PROXY header to send first; empty for none.
+    pub proxy_header: Vec<u8>,
+    /// What was negotiated with the client, for an upstream that speaks TLS.
+    pub alpn: Option<&'a [u8]>,
+}
+
+/// A connected upstream.
+pub struct Dialled<'w> {
+    pub socket: Socket,
+    /// Of an upstream that speaks TLS.
+    pub records: Option<Box<UpstreamRecords>>,
+    /// Where this connection is counted.
+    pub place: Place<'w>,
+}
 
 /// Connects to the upstream.
-pub async fn dial(line: &Line, timeouts: &Timeouts, upstream: &Upstream) -> Result<Socket, Ended> {
+pub async fn dial<'w>(
+    line: &Line,
+    worker: &'w Worker,
+    timeouts: &Timeouts,
+    (id, upstream): (UpstreamId, &Upstream),
+    visitor: Visitor<'_>,
+) -> Result<Dialled<'w>, Ended> {
     let mut ended = Ended::new(Side::Upstream, Reason::Unresolved);
-    for endpoint in upstream.endpoints.iter().take(ATTEMPTS) {
-        let socket = match open(Domain::for_address(*endpoint)) {
-            Ok(socket) => socket,
-            Err(error) => return Err(no_socket(&error)),
-        };
-        line.connecting(socket.clone(), clock::steady() + timeouts.connect);
-        let connected = ring::connect(&socket, SockAddr::from(*endpoint)).await;
-        if let Some(reason) = line.interrupted() {
-            return Err(Ended::new(Side::Ours, reason));
-        }
-        match connected {
-            Ok(()) => return Ok(socket),
-            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
-                ended = Ended::because(Side::Upstream, Reason::ConnectTimeout, endpoint);
+    let mut tried = Tried::default();
+    let mut timeouts_left = TIMEOUTS_BORNE;
+    let balance = worker.balance();
+    while let Some(endpoint) = balance.pick(id, upstream, &mut tried, clock::steady()) {
+        ended = match call(line, worker, timeouts, endpoint, &visitor).await {
+            Ok((socket, records)) => {
+                return Ok(Dialled { socket, records, place: balance.succeeded(endpoint.slot) });
             }
-            Err(error) => {
-                let detail = format!("{endpoint}: {error}");
-                ended = Ended::because(Side::Upstream, Reason::ConnectRefused, detail);
+            Err(ended) => ended,
+        };
+        // No fault of the endpoint's.
+        if ended.side == Side::Ours {
+            return Err(ended);
+        }
+        if let Some(pause) = balance.failed(endpoint.slot, clock::steady()) {
+            worker.counters().endpoints_skipped.add(1);
+            // An upstream with one endpoint has nothing else to go to, and its failure is reported as such.
+            if upstream.endpoints.len() > 1 {
+                worker.report(|| skipped(&ended, visitor.route, pause));
+            }
+        }
+        if ended.reason == Reason::ConnectTimeout {
+            timeouts_left -= 1;
+            if timeouts_left == 0 {
+                break;
             }
         }
     }
     Err(ended)
 }
 
+fn skipped(ended: &Ended, route: &Route, pause: std::time::Duration) -> Report {
+    let why = ended.detail.as_deref().unwrap_or(ended.reason.help());
+    Report {
+        side: Side::Upstream,
+        reason: Reason::EndpointSkipped,
+        client: None,
+        server_name: None,
+        route: Some(route.from.clone()),
+        detail: Some(format!("{why}; tried again in {} s", pause.as_secs()).into()),
+    }
+}
+
+/// One endpoint, up to the point where the client's bytes can be relayed.
+async fn call(
+    line: &Line,
+    worker: &Worker,
+    timeouts: &Timeouts,
+    endpoint: &Endpoint,
+    visitor: &Visitor<'_>,
+) -> Result<(Socket, Option<Box<UpstreamRecords>>), Ended> {
+    let socket = connect(line, timeouts, endpoint).await?;
+    if !visitor.proxy_header.is_empty() {
+        let sent = send_all(&socket, visitor.proxy_header.clone()).await;
+        sent.map_err(|error| failed(line, endpoint, &error))?;
+    }
+    let records = match &endpoint.tls {
+        None => None,
+        Some(tls) => {
+            let config = worker
+                .client_configs()
+                .get(tls, visitor.alpn)
+                .map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
+            let shaken = shake_hands(worker, &socket, config, tls, visitor.alpn).await;
+            Some(Box::new(shaken.map_err(|error| {
+                // A deadline cancels the wait, and so does the end of the connection.
+                match error.io() {
+                    Some(error) => failed(line, endpoint, error),
+                    None => {
+                        let detail = format!("{}: {error}", endpoint.address);
+                        Ended::because(Side::Upstream, Reason::UpstreamHandshake, detail)
+                    }
+                }
+            })?))
+        }
+    };
+    // What ended the wait may have come too late to end it.
+    match line.interrupted() {
+        Some(reason) => Err(Ended::new(Side::Ours, reason)),
+        None => Ok((socket, records)),
+    }
+}
+
+async fn connect(line: &Line, timeouts: &Timeouts, endpoint: &Endpoint) -> Result<Socket, Ended> {
+    let (domain, address) = match &endpoint.address {
+        EndpointAddress::Ip(address) => (Domain::for_address(*address), Ok((*address).into())),
+        EndpointAddress::Unix(path) => (Domain::UNIX, SockAddr::unix(path)),
+    };
+    let socket = open(domain).map_err(|error| no_socket(&error))?;
+    if let EndpointAddress::Ip(address) = &endpoint.address {
+        socket.set_nodelay();
+        // The kernel tells at once when a process of this machine is gone.
+        if !address.ip().to_canonical().is_loopback() {
+            socket.set_liveness(KEEPALIVE_AFTER, KEEPALIVE_EVERY, UNACKNOWLEDGED);
+        }
+    }
+    // The configuration check let no path through that is too long.
+    let address = address.map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
+    line.connecting(socket.clone(), clock::steady() + timeouts.connect);
+    match ring::connect(&socket, address).await {
+        Ok(()) => Ok(socket),
+        Err(error) => Err(failed(line, endpoint, &error)),
+    }
+}
+
+fn failed(line: &Line, endpoint: &Endpoint, error: &io::Error) -> Ended {
+    if let Some(reason) = line.interrupted() {
+        return Ended::new(Side::Ours, reason);
+    }
+    if error.raw_os_error() == Some(libc::ECANCELED) {
+        return Ended::because(Side::Upstream, Reason::ConnectTimeout, &endpoint.address);
+    }
+    let detail = format!("{}: {error}", endpoint.address);
+    Ended::because(Side::Upstream, Reason::ConnectRefused, detail)
+}
+
 fn open(domain: Domain) -> io::Result<Socket> {
     let socket = socket2::Socket::new(domain, Type::STREAM.cloexec(), None)?;
-    let socket = Socket::new(socket.into());
-    socket.set_nodelay();
-    Ok(socket)
+    Ok(Socket::new(socket.into()))
 }
 
 fn no_socket(error: &io::Error) -> Ended {

@@ -13,7 +13,7 @@ use crate::ring;
 use super::ended::Ended;
 use super::limits::LONGEST_PENDING_BYTES;
 use super::line::Line;
-use super::records::{Records, encode};
+use super::records::{Records, Unbuffered, encode};
 use super::relay::send_all;
 use super::tls::with_certified_key;
 use super::worker::Worker;
@@ -36,7 +36,7 @@ pub async fn handshake(
             with_certified_key(&certified_key, || advance(&mut tls, &mut input, &mut output));
         match step {
             Step::Blocked => {}
-            Step::Done { client_finished } => {
+            Step::Done { peer_finished } => {
                 let held = if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
                     // Only the ticket: it can wait for the first response bytes.
                     output
@@ -45,7 +45,7 @@ pub async fn handshake(
                     send_all(line.client(), output).await.map_err(gone)?;
                     Vec::new()
                 };
-                return Ok(Records::new(tls, input, held, client_finished));
+                return Ok(Records::new(tls, input, held, peer_finished));
             }
             Step::Failed(error) => {
                 // The alert. A client that does not take it at once does without.
@@ -96,26 +96,23 @@ fn gone(error: std::io::Error) -> Ended {
     Ended::because(Side::Client, Reason::ClientGone, error)
 }
 
-enum Step {
+/// How far a turn came.
+pub enum Step {
     /// `output` must be sent and more input received.
     Blocked,
     Done {
-        client_finished: bool,
+        peer_finished: bool,
     },
     /// `output` holds the alert.
     Failed(rustls::Error),
 }
 
 /// One turn without I/O: consumes what it can of `input`, appends what must be sent to `output`.
-fn advance(
-    tls: &mut UnbufferedServerConnection,
-    input: &mut Vec<u8>,
-    output: &mut Vec<u8>,
-) -> Step {
+pub fn advance<C: Unbuffered>(tls: &mut C, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Step {
     let mut consumed = 0;
     let step = loop {
         let rest = input.get_mut(consumed..).unwrap_or_default();
-        let UnbufferedStatus { discard, state, .. } = tls.process_tls_records(rest);
+        let UnbufferedStatus { discard, state, .. } = tls.process(rest);
         consumed += discard;
         match state {
             Ok(ConnectionState::EncodeTlsData(mut message)) => {
@@ -128,13 +125,13 @@ fn advance(
             // Application data may stand behind the client's Finished: it stays in rustls and in
             // `input` until the relay asks.
             Ok(ConnectionState::WriteTraffic(_) | ConnectionState::ReadTraffic(_)) => {
-                break Step::Done { client_finished: false };
+                break Step::Done { peer_finished: false };
             }
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-                break if tls.is_handshaking() {
+                break if tls.is_in_handshake() {
                     Step::Failed(rustls::Error::HandshakeNotComplete)
                 } else {
-                    Step::Done { client_finished: true }
+                    Step::Done { peer_finished: true }
                 };
             }
             Ok(_) => {
@@ -143,7 +140,7 @@ fn advance(
             Err(error) => {
                 // What rustls wants to say about it is the alert.
                 for _ in 0..8 {
-                    match tls.process_tls_records(&mut []).state {
+                    match tls.process(&mut []).state {
                         Ok(ConnectionState::EncodeTlsData(mut message)) => {
                             if encode(output, |room| message.encode(room)).is_err() {
                                 break;

@@ -11,7 +11,9 @@ use rustls::sign::CertifiedKey;
 
 use crate::name::{ServerName, WireName};
 use crate::observe::names::Reason;
-use crate::snapshot::{CertificateChoice, KeyKind, KeyKinds, Route, Snapshot, Target, Upstream};
+use crate::snapshot::{
+    CertificateChoice, KeyKind, KeyKinds, Route, Snapshot, Target, Upstream, UpstreamId,
+};
 
 use super::limits::{LONGEST_HELLO_BYTES, LONGEST_HELLO_INPUT_BYTES};
 
@@ -351,7 +353,7 @@ pub struct Choice {
 
 /// Where the connection goes: the route's target, looked up in the same snapshot.
 pub enum Destination {
-    Upstream(Arc<Upstream>),
+    Upstream(UpstreamId, Arc<Upstream>),
     Page,
 }
 
@@ -382,7 +384,7 @@ impl ClientHello {
             Target::Page => Destination::Page,
             Target::Upstream(id) => {
                 let upstream = snapshot.upstreams.get(id.0 as usize).ok_or(Reason::Unresolved)?;
-                Destination::Upstream(upstream.clone())
+                Destination::Upstream(id, upstream.clone())
             }
         };
         Ok(Choice { route: route.clone(), certified_key: certified_key.clone(), destination })

@@ -54,3 +54,39 @@ pub const PAGE_HEAD_BYTES: usize = 8 * 1024;
 
 /// Distinct TLS settings that a worker keeps a `ServerConfig` for; beyond, it starts over.
 pub const CONFIGS: usize = 1024;
+
+/// The longest PROXY header: one of version 2 may say 64 KiB, and ones with a client certificate in
+/// their TLVs have some. A longer one ends the connection.
+pub const LONGEST_PROXY_HEADER_BYTES: usize = 16 * 1024;
+
+/// How long an endpoint is skipped after its first failure; doubled at each further one. A service that
+/// is restarted is back within a second or two.
+pub const SHORTEST_SKIP: Duration = Duration::from_secs(1);
+/// One that stays down costs one refused connection per worker and half-minute.
+pub const LONGEST_SKIP: Duration = Duration::from_secs(30);
+
+/// Endpoints that one connection tries: enough for most of a set to be down, few enough that a client
+/// is told in time when all of it is.
+pub const ENDPOINTS_TRIED: usize = 8;
+/// Of these, ones that may take all of connect_timeout: a second helps when one is down, a third would
+/// keep the client waiting for a network that is.
+pub const TIMEOUTS_BORNE: usize = 2;
+
+/// Distinct settings of `tls://` upstreams, with the protocols that clients negotiated, that a worker
+/// keeps a `ClientConfig` for; beyond, it starts over.
+pub const CLIENT_CONFIGS: usize = 256;
+/// Upstreams whose sessions a `ClientConfig` keeps for resumption.
+pub const UPSTREAM_SESSIONS: usize = 256;
+
+/// A connection on which nothing has come for this long is asked whether it lives: longer than the
+/// pauses of most clients, so that a live connection seldom costs a packet.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+/// How often it is asked again.
+pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How long sent bytes may stay unacknowledged before the connection is given up: as long as a quiet one
+/// takes to be found dead, [`KEEPALIVE_AFTER`] and four questions. The system's default is a quarter of
+/// an hour.
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(180);
+
+/// The longest request head that a plain listener reads; longer is answered with 431.
+pub const PLAIN_HEAD_BYTES: usize = 16 * 1024;

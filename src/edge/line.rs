@@ -1,19 +1,21 @@
 //! What of a connection can be reached from outside its task: its sockets, its deadline, its end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::observe::names::Reason;
 use crate::ring::{self, Socket};
 
 use super::limits::CLOSING;
+use super::proxy_protocol::Addresses;
 
 /// How far the connection is, which decides how it can be interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Reading the ClientHello and shaking hands.
     Handshake,
-    /// Connecting to an endpoint.
+    /// Connecting to an endpoint, and shaking hands with it if it speaks TLS.
     Connecting,
     /// Moving bytes.
     Relaying,
@@ -24,6 +26,8 @@ pub enum Stage {
 /// One connection, as its deadline and the draining worker see it.
 pub struct Line {
     client: Socket,
+    /// What a PROXY header said. Boxed: most connections have none.
+    proxied: OnceCell<Box<Addresses>>,
     upstream: RefCell<Option<Socket>>,
     stage: Cell<Stage>,
     deadline: Cell<Instant>,
@@ -34,6 +38,7 @@ impl Line {
     pub fn new(client: Socket, deadline: Instant) -> Self {
         Self {
             client,
+            proxied: OnceCell::new(),
             upstream: RefCell::default(),
             stage: Cell::new(Stage::Handshake),
             deadline: Cell::new(deadline),
@@ -43,6 +48,35 @@ impl Line {
 
     pub fn client(&self) -> &Socket {
         &self.client
+    }
+
+    /// Notes who the client is, as a trusted proxy has it.
+    pub fn set_proxied(&self, addresses: Addresses) {
+        // A connection has one header.
+        let _ = self.proxied.set(Box::new(addresses));
+    }
+
+    /// Who connected to which address: by the PROXY header, else by the socket.
+    pub fn addresses(&self) -> Option<Addresses> {
+        if let Some(proxied) = self.proxied.get() {
+            return Some(**proxied);
+        }
+        Some(Addresses {
+            source: self.client.peer_address()?,
+            destination: self.client.local_address()?,
+        })
+    }
+
+    /// The client's address, for the log.
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.proxied.get().map_or_else(|| self.client.peer_address(), |known| Some(known.source))
+    }
+
+    /// The address that the client connected to.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.proxied
+            .get()
+            .map_or_else(|| self.client.local_address(), |known| Some(known.destination))
     }
 
     /// When the present wait ends.

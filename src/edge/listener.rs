@@ -1,10 +1,12 @@
 //! Opens a worker's listening sockets.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use super::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY, UNACKNOWLEDGED};
 
 /// Where one listener listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,15 @@ pub struct Listener {
     pub socket: OwnedFd,
     /// The port it listens on, by which routes are picked.
     pub port: u16,
+    pub kind: Kind,
+}
+
+/// What clients of a listener speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tls,
+    /// Plain HTTP, to be sent to https.
+    Plain,
 }
 
 /// One listening socket per worker at one place (SO_REUSEPORT shares connections among them).
@@ -29,13 +40,31 @@ pub struct Listener {
 /// # Errors
 /// If the port is taken, also by another process that shares its port the same way: the first bind is
 /// made without SO_REUSEPORT.
-pub fn open(place: Place, workers: usize, backlog: i32) -> io::Result<Vec<Listener>> {
+pub fn open(place: Place, kind: Kind, workers: usize, backlog: i32) -> io::Result<Vec<Listener>> {
     let address = claim(place)?;
     (0..workers)
         .map(|_| {
             let socket = bind(address, place, true)?;
             socket.listen(backlog)?;
-            Ok(Listener { socket: socket.into(), port: address.port() })
+            Ok(Listener { socket: socket.into(), port: address.port(), kind })
+        })
+        .collect()
+}
+
+/// One clone per worker of a socket that was inherited: they share its backlog, and whoever is free takes
+/// the next connection.
+///
+/// # Errors
+/// If the kernel refuses what accepted sockets should inherit.
+pub fn adopt(socket: &TcpListener, kind: Kind, workers: usize) -> io::Result<Vec<Listener>> {
+    // The ring waits only on blocking ones; whoever had it before may have left it otherwise.
+    socket.set_nonblocking(false)?;
+    let port = socket.local_addr()?.port();
+    (0..workers)
+        .map(|_| {
+            let socket = Socket::from(socket.try_clone()?);
+            prepare(&socket)?;
+            Ok(Listener { socket: socket.into(), port, kind })
         })
         .collect()
 }
@@ -70,8 +99,16 @@ fn bind(address: SocketAddr, place: Place, shared: bool) -> io::Result<Socket> {
     // A restart at once finds the last process's connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    // Accepted sockets inherit it, which saves them a system call each.
-    socket.set_tcp_nodelay(true)?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Sets what accepted sockets inherit, which saves them some system calls each.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY),
+    )?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }

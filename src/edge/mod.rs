@@ -6,21 +6,28 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod balance;
+mod client;
 mod connection;
 mod deadline;
 mod dial;
 mod ended;
 mod handshake;
 mod hello;
+mod http;
 mod limits;
 mod line;
 pub mod listener;
+mod negotiated;
 mod page;
+mod proxy_protocol;
 mod records;
 mod relay;
 mod scratch;
 mod ticketer;
 mod tls;
+mod unique_id;
+mod upstream_tls;
 pub mod worker;
 
 #[doc(hidden)]

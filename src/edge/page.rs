@@ -8,6 +8,7 @@ use super::connection::linger;
 use super::ended::Ended;
 use super::limits::PAGE_HEAD_BYTES;
 use super::line::{Line, Stage};
+use super::negotiated;
 use super::records::{Incoming, Records};
 use super::relay::send_all;
 use super::scratch::Scratch;
@@ -31,7 +32,7 @@ pub async fn serve(
         if let Some(response) = answer(&head, &records, server_name.as_deref()) {
             break response;
         }
-        if records.client_finished() {
+        if records.peer_finished() {
             break String::new();
         }
         match ring::receive(line.client(), worker.buffers()).await {
@@ -154,21 +155,8 @@ impl Facts {
         let tls = records.tls();
         let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".into());
         Self([
-            (
-                "protocol",
-                or_none(tls.protocol_version().map(|version| match version {
-                    rustls::ProtocolVersion::TLSv1_3 => "TLS 1.3".into(),
-                    rustls::ProtocolVersion::TLSv1_2 => "TLS 1.2".into(),
-                    other => format!("{other:?}"),
-                })),
-            ),
-            (
-                "cipher suite",
-                or_none(tls.negotiated_cipher_suite().map(|suite| {
-                    // rustls writes TLS13_AES…; the IANA name is TLS_AES….
-                    format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
-                })),
-            ),
+            ("protocol", negotiated::version(tls).replacen('v', " ", 1)),
+            ("cipher suite", negotiated::cipher_suite(tls)),
             (
                 "key exchange",
                 or_none(

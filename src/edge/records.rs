@@ -3,23 +3,57 @@
 //! The seam for other record layers (kernel TLS, extracted secrets): relay.rs and page.rs know only this
 //! type.
 
+use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
 use super::limits::LONGEST_PENDING_BYTES;
 use super::scratch::Filling;
 
+/// A rustls connection, whichever part we play in it.
+pub trait Unbuffered {
+    type Data;
+
+    fn process<'c, 'b>(&'c mut self, bytes: &'b mut [u8]) -> UnbufferedStatus<'c, 'b, Self::Data>;
+
+    fn is_in_handshake(&self) -> bool;
+}
+
+impl Unbuffered for UnbufferedServerConnection {
+    type Data = rustls::server::ServerConnectionData;
+
+    fn process<'c, 'b>(&'c mut self, bytes: &'b mut [u8]) -> UnbufferedStatus<'c, 'b, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn is_in_handshake(&self) -> bool {
+        self.is_handshaking()
+    }
+}
+
+impl Unbuffered for UnbufferedClientConnection {
+    type Data = rustls::client::ClientConnectionData;
+
+    fn process<'c, 'b>(&'c mut self, bytes: &'b mut [u8]) -> UnbufferedStatus<'c, 'b, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn is_in_handshake(&self) -> bool {
+        self.is_handshaking()
+    }
+}
+
 /// The record layer of one established connection.
-pub struct Records {
-    tls: UnbufferedServerConnection,
+pub struct Records<C = UnbufferedServerConnection> {
+    tls: C,
     /// Received bytes that are not a whole record yet. Empty, and without memory, between messages.
     pending: Vec<u8>,
     /// Records that wait to leave together with the next ones: the TLS 1.3 ticket, key updates.
     held: Vec<u8>,
-    client_finished: bool,
+    peer_finished: bool,
 }
 
-/// Whether the client has more to say.
+/// Whether the peer has more to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming {
     Open,
@@ -30,8 +64,8 @@ pub enum Incoming {
 /// What ends a record layer.
 #[derive(Debug)]
 pub enum RecordError {
-    /// The client broke the protocol. The alert that says so is in `held`.
-    Client(rustls::Error),
+    /// The peer broke the protocol. The alert that says so is in `held`.
+    Peer(rustls::Error),
     /// More bytes wait for the end of their message than any message needs.
     TooMuchPending,
     /// Our own areas were too small, or the keys are used up: a bug.
@@ -41,7 +75,7 @@ pub enum RecordError {
 impl std::fmt::Display for RecordError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Client(error) => write!(f, "{error}"),
+            Self::Peer(error) => write!(f, "{error}"),
             Self::TooMuchPending => f.write_str("too many bytes wait for the end of their message"),
             Self::Ours(what) => f.write_str(what),
         }
@@ -60,18 +94,13 @@ impl From<EncryptError> for RecordError {
     }
 }
 
-impl Records {
+impl<C: Unbuffered> Records<C> {
     /// `pending` is what was received behind the handshake, `held` what may wait for the first response.
-    pub fn new(
-        tls: UnbufferedServerConnection,
-        pending: Vec<u8>,
-        held: Vec<u8>,
-        client_finished: bool,
-    ) -> Self {
-        Self { tls, pending, held, client_finished }
+    pub fn new(tls: C, pending: Vec<u8>, held: Vec<u8>, peer_finished: bool) -> Self {
+        Self { tls, pending, held, peer_finished }
     }
 
-    pub fn tls(&self) -> &UnbufferedServerConnection {
+    pub fn tls(&self) -> &C {
         &self.tls
     }
 
@@ -89,12 +118,12 @@ impl Records {
     pub fn open(&mut self, input: &mut [u8], plain: &mut Filling) -> Result<Incoming, RecordError> {
         let mut rest = input;
         loop {
-            let UnbufferedStatus { mut discard, state, .. } = self.tls.process_tls_records(rest);
+            let UnbufferedStatus { mut discard, state, .. } = self.tls.process(rest);
             let mut more = true;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(RecordError::Client)?;
+                        let record = record.map_err(RecordError::Peer)?;
                         discard += record.discard;
                         if !plain.push(record.payload) {
                             return Err(RecordError::Ours("no room for decrypted bytes"));
@@ -106,14 +135,14 @@ impl Records {
                 }
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-                    self.client_finished = true;
+                    self.peer_finished = true;
                     more = false;
                 }
                 Ok(_) => more = false,
                 Err(error) => {
                     self.pending = Vec::new();
                     self.hold_alert();
-                    return Err(RecordError::Client(error));
+                    return Err(RecordError::Peer(error));
                 }
             }
             rest = rest.get_mut(discard..).unwrap_or_default();
@@ -121,7 +150,7 @@ impl Records {
                 break;
             }
         }
-        if self.client_finished {
+        if self.peer_finished {
             self.pending = Vec::new();
             return Ok(Incoming::Finished);
         }
@@ -134,8 +163,8 @@ impl Records {
     }
 
     /// Whether close_notify has been received.
-    pub fn client_finished(&self) -> bool {
-        self.client_finished
+    pub fn peer_finished(&self) -> bool {
+        self.peer_finished
     }
 
     /// Appends what is held and `plain`, encrypted, to `out`.
@@ -159,8 +188,7 @@ impl Records {
     fn write(&mut self, out: &mut Filling, sealing: Sealing<'_>) -> Result<(), RecordError> {
         loop {
             // The pending bytes must be shown again even to write: rustls counts into them.
-            let UnbufferedStatus { discard, state, .. } =
-                self.tls.process_tls_records(&mut self.pending);
+            let UnbufferedStatus { discard, state, .. } = self.tls.process(&mut self.pending);
             let mut written = None;
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -176,10 +204,10 @@ impl Records {
                     encode(&mut self.held, |room| message.encode(room))?;
                 }
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
-                Ok(ConnectionState::PeerClosed) => self.client_finished = true,
+                Ok(ConnectionState::PeerClosed) => self.peer_finished = true,
                 // `open` leaves neither plaintext nor whole records behind.
                 Ok(_) => return Err(RecordError::Ours("cannot write in this state")),
-                Err(error) => return Err(RecordError::Client(error)),
+                Err(error) => return Err(RecordError::Peer(error)),
             }
             self.pending.drain(..discard.min(self.pending.len()));
             if let Some(written) = written {
@@ -192,7 +220,7 @@ impl Records {
     fn hold_alert(&mut self) {
         // Alert and perhaps what was queued before it; a bound because an error is involved.
         for _ in 0..8 {
-            match self.tls.process_tls_records(&mut []).state {
+            match self.tls.process(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(mut message)) => {
                     if encode(&mut self.held, |room| message.encode(room)).is_err() {
                         return;

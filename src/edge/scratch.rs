@@ -9,9 +9,10 @@ use super::limits::{BULK_BYTES, LONGEST_PENDING_BYTES};
 /// close_notify or key update.
 const MARGIN_BYTES: usize = 4 * 1024;
 
-/// Two areas: bytes as they came, and bytes as they leave.
+/// Bytes as they came, and bytes as they leave; between two TLS connections also what was decrypted.
 pub struct Scratch {
     pub input: Box<[u8]>,
+    pub plain: Filling,
     pub output: Filling,
 }
 
@@ -20,6 +21,8 @@ impl Scratch {
         let input = LONGEST_PENDING_BYTES + BULK_BYTES;
         Self {
             input: vec![0; input].into(),
+            // What is never used costs no memory: the system gives zeroed pages when they are written.
+            plain: Filling::new(input),
             // Whatever direction: no more leaves than came, but for 29 bytes or less a record of
             // 16 KiB, and what was held back.
             output: Filling::new(input + input / 64 + MARGIN_BYTES),

@@ -17,15 +17,21 @@ use crate::observe::names::{Reason, Side};
 use crate::ring::{self, Buffers, Runtime, Socket};
 use crate::snapshot::{self, Snapshot};
 
+use super::balance::Balance;
 use super::connection::serve;
+use super::http::plain::serve_plain;
 use super::limits::{ACCEPT_PAUSE, ACCEPTS_IN_FLIGHT};
 use super::line::Line;
-use super::listener::Listener;
+use super::listener::{Kind, Listener};
 use super::scratch::Scratch;
 use super::tls::Configs;
+use super::unique_id::UniqueIds;
+use super::upstream_tls::ClientConfigs;
 
 /// What a worker is started with.
 pub struct Plan {
+    /// Counts up from 0.
+    pub index: usize,
     pub cell: Arc<snapshot::Cell>,
     pub listeners: Vec<Listener>,
     pub counters: Arc<Counters>,
@@ -42,6 +48,13 @@ pub enum Order {
     Drain,
     /// End the connections that are left, as orderly as they allow.
     Interrupt,
+}
+
+/// Which way a connection came in.
+#[derive(Clone, Copy)]
+struct Way {
+    port: u16,
+    kind: Kind,
 }
 
 /// The deadlines of a connection, as they were when it was accepted.
@@ -68,6 +81,9 @@ pub fn run(plan: Plan, started: impl FnOnce(io::Result<()>)) {
 pub struct Worker {
     cell: Arc<snapshot::Cell>,
     configs: Configs,
+    client_configs: ClientConfigs,
+    balance: Balance,
+    unique_ids: UniqueIds,
     buffers: Buffers,
     scratch: RefCell<Scratch>,
     counters: Arc<Counters>,
@@ -103,9 +119,12 @@ impl Drop for Entry {
 
 impl Worker {
     async fn work(plan: Plan, buffers: Buffers) {
-        let Plan { cell, listeners, counters, reporter, mut orders, capacity } = plan;
+        let Plan { index, cell, listeners, counters, reporter, mut orders, capacity } = plan;
         let worker = Rc::new(Self {
             configs: Configs::new(cell.clone()),
+            client_configs: ClientConfigs::default(),
+            balance: Balance::new(index),
+            unique_ids: UniqueIds::new(),
             cell,
             buffers,
             scratch: RefCell::new(Scratch::new()),
@@ -121,20 +140,21 @@ impl Worker {
         });
         tokio_uring::spawn(worker.clone().count_turns());
         let mut accepting = Vec::new();
-        for Listener { socket, port } in listeners {
+        for Listener { socket, port, kind } in listeners {
             let listener = Socket::new(socket);
+            let way = Way { port, kind };
             let accepts: Vec<_> = (0..ACCEPTS_IN_FLIGHT)
-                .map(|_| tokio_uring::spawn(worker.clone().accept(listener.clone(), port)))
+                .map(|_| tokio_uring::spawn(worker.clone().accept(listener.clone(), way)))
                 .collect();
-            accepting.push((listener, port, accepts));
+            accepting.push((listener, way, accepts));
         }
 
         // A process that has dropped the other end wants the same as one that orders a drain.
         let interrupted = orders.recv().await == Some(Order::Interrupt);
         worker.draining.set(true);
         worker.departure.notify_waiters();
-        for (listener, port, accepts) in accepting {
-            worker.close(listener, port, accepts).await;
+        for (listener, way, accepts) in accepting {
+            worker.close(listener, way, accepts).await;
         }
         if interrupted {
             worker.interrupt_all();
@@ -154,7 +174,7 @@ impl Worker {
     }
 
     /// One of the accepts in flight on one listener.
-    async fn accept(self: Rc<Self>, listener: Socket, port: u16) {
+    async fn accept(self: Rc<Self>, listener: Socket, way: Way) {
         while !self.draining.get() {
             if self.lines.borrow().len() >= self.capacity {
                 self.pause_accepting("every place for a connection is taken").await;
@@ -163,7 +183,7 @@ impl Worker {
             match ring::accept(&listener).await {
                 Ok(client) => {
                     self.accepting_paused.set(false);
-                    self.begin(client, port);
+                    self.begin(client, way);
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
@@ -177,9 +197,12 @@ impl Worker {
         }
     }
 
-    fn begin(self: &Rc<Self>, client: Socket, port: u16) {
+    fn begin(self: &Rc<Self>, client: Socket, way: Way) {
         self.counters.accepted.add(1);
-        tokio_uring::spawn(serve(client, port, self.clone()));
+        match way.kind {
+            Kind::Tls => drop(tokio_uring::spawn(serve(client, way.port, self.clone()))),
+            Kind::Plain => drop(tokio_uring::spawn(serve_plain(client, self.clone()))),
+        }
     }
 
     /// Waits until a connection has ended, or a moment.
@@ -206,7 +229,7 @@ impl Worker {
     async fn close(
         self: &Rc<Self>,
         listener: Socket,
-        port: u16,
+        way: Way,
         accepts: Vec<tokio::task::JoinHandle<()>>,
     ) {
         // An accept that was being submitted meanwhile is caught by asking again.
@@ -218,7 +241,7 @@ impl Worker {
         }
         if listener.set_nonblocking().is_ok() {
             while let Some(client) = listener.accept_now() {
-                self.begin(client, port);
+                self.begin(client, way);
             }
         }
         // Connections that were begun have not entered before they run once.
@@ -269,6 +292,30 @@ impl Worker {
 
     pub fn configs(&self) -> &Configs {
         &self.configs
+    }
+
+    pub fn client_configs(&self) -> &ClientConfigs {
+        &self.client_configs
+    }
+
+    pub fn balance(&self) -> &Balance {
+        &self.balance
+    }
+
+    pub fn unique_ids(&self) -> &UniqueIds {
+        &self.unique_ids
+    }
+
+    /// Whether the connection comes from a network that must send a PROXY header.
+    pub fn expects_proxy_header(&self, line: &Line) -> bool {
+        self.read(|snapshot| {
+            let settings = &snapshot.settings;
+            !settings.accept_proxy.is_empty()
+                && line
+                    .client()
+                    .peer_address()
+                    .is_some_and(|peer| settings.expects_proxy_header(peer.ip()))
+        })
     }
 
     pub fn buffers(&self) -> &Buffers {

@@ -49,6 +49,10 @@ pub struct Counters {
     pub accept_pauses: Counter,
     /// Receives that found no buffer free and waited for readability instead.
     pub out_of_buffers: Counter,
+    /// Requests that a plain listener answered.
+    pub redirects: Counter,
+    /// Times that an endpoint began to be skipped.
+    pub endpoints_skipped: Counter,
     pub reports_dropped: Counter,
     ended: [Counter; Reason::ALL.len()],
 }

@@ -3,6 +3,7 @@
 pub mod command;
 mod cores;
 mod descriptors;
+mod listeners;
 mod run;
 mod systemd;
 mod trust;

@@ -1,6 +1,5 @@
 //! `ringgate run`: start-up, signals and shut-down, in their order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
@@ -16,19 +15,20 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::clock::{self, Moment};
+use crate::config::Config;
 use crate::config::layers::{Layers, Written};
 use crate::config::problem::Problem;
-use crate::config::{Config, ListenAddress};
 use crate::control::plane::Plane;
 use crate::control::prepare::{Mode, prepare};
 use crate::control::reports::Reports;
-use crate::edge::listener::{self, Listener, Place};
+use crate::edge::listener::Listener;
 use crate::edge::worker::{self, Order};
 use crate::observe::counters::{Counters, Report, Reporter};
 use crate::observe::names::Reason;
 use crate::ring;
 
 use super::command::{Failure, configure};
+use super::listeners::{self, Listening};
 use super::systemd::{State, notify};
 use super::{cores, descriptors};
 
@@ -36,8 +36,6 @@ use super::{cores, descriptors};
 const CONTROL_NICE: i32 = 19;
 /// Threads for what blocks: files, getaddrinfo, generating private keys.
 const BLOCKING_THREADS: usize = 4;
-/// How long a port may be taken at start-up before that is an error.
-const PORT_PATIENCE: Duration = Duration::from_secs(1);
 /// After connections were interrupted at shutdown_timeout, how long they may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(6);
 
@@ -46,11 +44,8 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
     ring::probe().map_err(|why| Failure::Unavailable(why.to_string()))?;
     let limit = descriptors::raise_limit();
     let cores = worker_cores(&config, layers)?;
-    let mut listeners = open_listeners(&config, cores.len(), layers)?;
-    let mut ports: Vec<u16> =
-        listeners.iter().flat_map(|listeners| listeners.first()).map(|first| first.port).collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let Listening { mut listeners, ports, redirect_port } =
+        listeners::open(&config, cores.len(), layers)?;
 
     let prepared = prepare(&config, &ports, None, Mode::Serve, cores.len(), Moment::now())
         .map_err(Failure::Configuration)?;
@@ -73,7 +68,7 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         let mut signals = Signals::new()
             .map_err(|error| Failure::Other(format!("cannot handle signals: {error}")))?;
         // The first connections find their upstreams resolved.
-        plane.act(plane.next().1).await;
+        plane.resolve_upstreams().await;
 
         let (reporter, mut reports) = Reporter::channel();
         // Each worker opens two more: its ring and its epoll, and tokio a few.
@@ -82,7 +77,7 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         let mut fleet = Fleet::start(&cores, &mut listeners, &plane, &reporter, capacity)?;
         lower_priority();
 
-        announce(&plane, &cores, capacity, &ports);
+        announce(&plane, &cores, capacity, &ports, redirect_port);
         if nothing_configured && let Some(root) = root {
             let port = ports.first().copied().unwrap_or_default();
             let url = format!("https://localhost:{port}/");
@@ -92,7 +87,6 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
 
         let mut log = Reports::default();
         loop {
-            let (when, due) = plane.next();
             tokio::select! {
                 biased;
                 asked = signals.next() => match asked {
@@ -108,7 +102,7 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
                     return Err(Failure::Other(format!("worker {which} has ended on its own; this is a bug, please report it with the log")));
                 }
                 Some(report) = reports.recv() => write(&mut log, &report),
-                () = tokio::time::sleep_until(when.into()) => plane.act(due).await,
+                due = plane.next() => plane.act(due).await,
             }
         }
         notify(State::Stopping);
@@ -176,94 +170,6 @@ fn ranges(cores: &[usize]) -> String {
     written.collect::<Vec<_>>().join(",")
 }
 
-/// Opens every address for every worker: a list of listeners per place.
-fn open_listeners(
-    config: &Config,
-    workers: usize,
-    layers: &Layers,
-) -> Result<Vec<Vec<Listener>>, Failure> {
-    let backlog = backlog();
-    let mut opened: Vec<Vec<Listener>> = Vec::new();
-    for address in &config.address {
-        let places = match *address {
-            ListenAddress::Every { port } => vec![Place::Every { port }],
-            ListenAddress::Ip(address) => vec![Place::Address(address)],
-            ListenAddress::Localhost { port } => vec![
-                Place::Address(SocketAddr::from(([127, 0, 0, 1], port))),
-                Place::Address(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))),
-            ],
-        };
-        for (at, place) in places.into_iter().enumerate() {
-            // The second address of localhost is ::1, on the port that the first one got.
-            let picked = opened.last().and_then(|last| last.first()).map(|first| first.port);
-            let place = match (place, picked) {
-                (Place::Address(address), Some(port)) if at > 0 => {
-                    Place::Address(SocketAddr::new(address.ip(), port))
-                }
-                (place, _) => place,
-            };
-            match open_patiently(place, workers, backlog) {
-                Ok(listeners) => opened.push(listeners),
-                Err(error) if at > 0 && listener::is_no_ipv6(&error) => {}
-                Err(error) => return Err(cannot_listen(place, &error, layers)),
-            }
-        }
-    }
-    Ok(opened)
-}
-
-/// Opens the listeners of one place. A process that was killed a moment ago may hold its port a little
-/// longer than it lives: the kernel takes its ring down, with the accepts in flight, after it has reaped it.
-fn open_patiently(place: Place, workers: usize, backlog: i32) -> std::io::Result<Vec<Listener>> {
-    let deadline = clock::steady() + PORT_PATIENCE;
-    loop {
-        match listener::open(place, workers, backlog) {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EADDRINUSE) && clock::steady() < deadline =>
-            {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "start-up only; nothing is served yet"
-                )]
-                std::thread::sleep(PORT_PATIENCE / 50);
-            }
-            opened => return opened,
-        }
-    }
-}
-
-fn cannot_listen(place: Place, error: &std::io::Error, layers: &Layers) -> Failure {
-    let place = match place {
-        Place::Every { port } => format!(":{port}"),
-        Place::Address(address) => address.to_string(),
-    };
-    let origin = layers.origin("address");
-    let (what, remedy) = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => (
-            format!("{place} is taken by another process"),
-            "stop it ('ss -ltnp' shows it), or choose another address".to_owned(),
-        ),
-        Some(libc::EACCES) => (
-            format!("no permission to listen on {place}"),
-            "ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)".into(),
-        ),
-        Some(libc::EADDRNOTAVAIL) => (
-            format!("{place} is no address of this machine"),
-            "choose one that 'ip address' lists, or :PORT for all".into(),
-        ),
-        _ => (format!("cannot listen on {place}: {error}"), "choose another address".into()),
-    };
-    Failure::Unavailable(Problem::new(&origin, "address", what, remedy).to_string())
-}
-
-/// The longest backlog that the kernel grants (listen(2)).
-#[expect(clippy::disallowed_methods, reason = "start-up only: reads a sysctl")]
-fn backlog() -> i32 {
-    const USUAL: i32 = 4096;
-    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
-    somaxconn.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL)
-}
-
 /// The control plane runs when the edge has nothing to do. (Its pool's threads inherit this.)
 fn lower_priority() {
     let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
@@ -277,13 +183,20 @@ fn lower_priority() {
     }
 }
 
-fn announce(plane: &Plane, cores: &[usize], capacity: usize, ports: &[u16]) {
+fn announce(
+    plane: &Plane,
+    cores: &[usize],
+    capacity: usize,
+    ports: &[u16],
+    redirect_port: Option<u16>,
+) {
     let prepared = plane.prepared();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         workers = cores.len(),
         cores = ranges(cores),
         ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(","),
+        redirect_port,
         routes = plane.config().routes.len(),
         certificates = prepared.by_hand.len() + prepared.local.len(),
         most_connections = capacity.saturating_mul(cores.len()),
@@ -349,6 +262,7 @@ impl Fleet {
             let (orders, received) = mpsc::unbounded_channel();
             let counters = Arc::new(Counters::default());
             let plan = worker::Plan {
+                index,
                 cell: plane.cell(),
                 listeners: listeners.iter_mut().filter_map(Vec::pop).collect(),
                 counters: counters.clone(),

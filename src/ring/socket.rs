@@ -7,9 +7,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 /// A connected or connecting socket in blocking mode. (A non-blocking one would make the ring answer
 /// EAGAIN instead of waiting.) Closed when the last clone and the last operation on it are gone.
@@ -72,6 +73,17 @@ impl Socket {
     pub fn set_nodelay(&self) {
         // Without it the connection is slower, not wrong.
         let _ = SockRef::from(&*self.fd).set_tcp_nodelay(true);
+    }
+
+    /// A peer that is gone without a word is found out: asked after `after` without anything received,
+    /// again every `every`, and given up when something stays unacknowledged for `unacknowledged`.
+    /// (Accepted sockets inherit it from their listener.)
+    pub fn set_liveness(&self, after: Duration, every: Duration, unacknowledged: Duration) {
+        let socket = SockRef::from(&*self.fd);
+        // Without it the idle timeout finds them out.
+        let _ =
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(every));
+        let _ = socket.set_tcp_user_timeout(Some(unacknowledged));
     }
 
     /// The address the client connected to.

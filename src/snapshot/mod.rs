@@ -15,10 +15,10 @@ pub use cell::Cell;
 pub use certificates::{CertificateChoice, Certificates, KeyKind, KeyKinds};
 pub use name_map::NameMap;
 pub use private_key::LazyPrivateKey;
-pub use routes::{Route, Routes, Target, UpstreamId};
+pub use routes::{ProxyVersion, Route, Routes, Target, UpstreamId};
 pub use settings::{EdgeSettings, TlsSettings};
 pub use ticket_keys::{TicketKey, TicketKeys};
-pub use upstreams::Upstream;
+pub use upstreams::{Endpoint, EndpointAddress, EndpointSlot, Policy, Upstream, UpstreamTls};
 
 /// What the edge serves now. Every part is shared with the next snapshot unless it changed, so a
 /// publish costs what changed, not what exists.

@@ -22,18 +22,38 @@ pub struct Route {
     /// The route's `from`, as reports name it.
     pub from: Arc<str>,
     pub target: Target,
+    /// The PROXY header that the upstream is sent first.
+    pub send_proxy: Option<ProxyVersion>,
     pub tls: Arc<TlsSettings>,
+}
+
+/// The versions of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
 /// The routes of every listener.
 pub struct Routes {
     /// By the port of the listener.
     by_port: Box<[(u16, NameMap<Arc<Route>>)]>,
+    /// The port that clients reach a name's route on with https.
+    public_ports: NameMap<u16>,
 }
 
 impl Routes {
-    pub fn new(by_port: impl IntoIterator<Item = (u16, NameMap<Arc<Route>>)>) -> Self {
-        Self { by_port: by_port.into_iter().collect() }
+    pub fn new(
+        by_port: impl IntoIterator<Item = (u16, NameMap<Arc<Route>>)>,
+        public_ports: NameMap<u16>,
+    ) -> Self {
+        Self { by_port: by_port.into_iter().collect(), public_ports }
+    }
+
+    /// Where a plain listener sends clients that ask for a normalised server name; `None` if no route
+    /// covers it.
+    pub fn public_port(&self, name: &str) -> Option<u16> {
+        self.public_ports.lookup(name).copied()
     }
 
     /// The route for a normalised server name on the listener of `port`.

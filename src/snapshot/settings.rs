@@ -1,7 +1,9 @@
 //! The edge's settings, as they arrive in the snapshot.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 
 use crate::name::ServerName;
@@ -17,6 +19,16 @@ pub struct EdgeSettings {
     pub idle_timeout: Duration,
     /// Whose certificate and route serve an absent or unknown server name.
     pub default_server_name: Option<ServerName>,
+    /// The networks from which every connection begins with a PROXY header.
+    pub accept_proxy: Box<[IpNet]>,
+}
+
+impl EdgeSettings {
+    /// Whether a connection from here must begin with a PROXY header.
+    pub fn expects_proxy_header(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        self.accept_proxy.iter().any(|network| network.contains(&from))
+    }
 }
 
 /// What belongs to a rustls `ServerConfig`; routes with equal settings share one.
