@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::harness::{PATIENCE, Ringgate, Tls, loopback, root_store, wait_for};
+use crate::harness::{PATIENCE, Ringgate, Tls, command, loopback, root_store, wait_for};
 
 struct Behind {
     listener: TcpListener,
@@ -108,8 +108,14 @@ fn connections_that_wait_in_the_backlog_are_served_before_the_listener_closes() 
             client
         })
         .collect();
-    // The second connection of each is on its way too; give the slowest a moment to be in the backlog.
-    std::thread::sleep(Duration::from_millis(500));
+    // Two connections of each.
+    let port = format!("sport = :{}", behind.ringgate.address.port());
+    wait_for("all of them to be in the backlog", || {
+        let listed = command("ss", &["-Hltn", &port], "");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let waiting = |line: &str| line.split_whitespace().nth(1)?.parse::<usize>().ok();
+        (listed.lines().filter_map(waiting).sum::<usize>() == 200).then_some(())
+    });
     behind.ringgate.signal("TERM");
     behind.ringgate.signal("CONT");
     for _ in 0..100 {

@@ -1,6 +1,6 @@
 //! Bytes through a TCP route: whole, both ways, at once, and with both kinds of ending.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
@@ -252,13 +252,19 @@ fn key_updates_are_followed() {
         .args(["s_client", "-connect", &at, "-servername", "app.localhost", "-tls1_3"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut input = openssl.stdin.take().unwrap();
+    let mut said = BufReader::new(openssl.stderr.take().unwrap());
     input.write_all(b"K\n").unwrap();
     input.flush().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // A command is one only if it comes alone, so the request waits until this one has been carried out.
+    let mut line = String::new();
+    while !line.contains("KEYUPDATE") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "openssl ended before it was asked");
+    }
     input.write_all(b"GET / HTTP/1.0\n\n").unwrap();
     input.flush().unwrap();
     let mut output = String::new();

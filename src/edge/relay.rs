@@ -101,6 +101,11 @@ impl Relay<'_> {
     /// Runs a direction; if it fails, the other one has to end too.
     async fn end_both(&self, direction: impl Future<Output = Result<(), Ended>>) {
         let Err(ended) = direction.await else { return };
+        // The other direction ends because of this one: what it has to say of that is no news, and
+        // must not turn an end that lets the last bytes through into a reset.
+        if self.first_end.borrow().is_some() {
+            return;
+        }
         match ended.reason {
             Reason::BadRecord => self.send_alert(),
             Reason::UpstreamBadRecord => self.send_alert_upstream(),
@@ -112,7 +117,7 @@ impl Relay<'_> {
         }
         // Once all of the response is out, how the client goes is its own affair.
         if !self.upstream_finished.get() {
-            self.first_end.borrow_mut().get_or_insert(ended);
+            *self.first_end.borrow_mut() = Some(ended);
         }
     }
 

@@ -2,12 +2,14 @@
 
 mod certificate;
 mod client;
+mod haproxy;
 mod nginx;
 mod ringgate;
 
 pub use certificate::{Authority, Key};
 pub use client::{Tls, command, curl, root_store};
-pub use nginx::{Nginx, unused_address};
+pub use haproxy::Haproxy;
+pub use nginx::{Nginx, NginxOptions, unused_address};
 pub use ringgate::{Ringgate, binary};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

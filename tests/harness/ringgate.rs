@@ -65,6 +65,15 @@ impl Ringgate {
         Self::spawn(command, scratch)
     }
 
+    /// Starts it by another program: `launcher` is given the binary's path and makes the command.
+    pub fn start_by(launcher: impl FnOnce(&str) -> Command) -> Self {
+        let scratch = Scratch::new();
+        let mut command = launcher(env!("CARGO_BIN_EXE_ringgate"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.arg("--data-dir").arg(scratch.path().join("data"));
+        Self::spawn(command, scratch)
+    }
+
     /// Starts a command that leads to `ringgate run`, in whose directory it may leave files.
     fn spawn(mut command: Command, scratch: Scratch) -> Self {
         let log = std::fs::File::create(scratch.path().join("log")).expect("a log file");
@@ -129,6 +138,14 @@ impl Ringgate {
     /// The local CA's root.
     pub fn root(&self) -> PathBuf {
         self.scratch.path().join("data/local-ca/root.crt")
+    }
+
+    /// Where its plain listener listens.
+    pub fn redirect_address(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, port) = log.split_once("\"redirect_port\":").expect("it has a plain listener");
+        let digits = port.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        SocketAddr::new(self.address.ip(), digits.parse().expect("a port"))
     }
 
     pub fn pid(&self) -> u32 {
