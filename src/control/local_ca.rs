@@ -586,6 +586,7 @@ mod tests {
             let files = |path: &Path| -> Vec<_> {
                 file::list(path)
                     .unwrap()
+                    .files
                     .into_iter()
                     .map(|path| (file::read(&path, 10_000).unwrap(), path))
                     .collect()

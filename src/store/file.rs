@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -109,25 +109,73 @@ fn read_bounded(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// What lies in a directory and is no directory itself, sorted. Links are followed, and one that leads
-/// nowhere is listed, for whoever reads it to say so.
+/// What lies in a directory, by name.
+pub struct Listed {
+    /// All but directories.
+    pub files: Vec<PathBuf>,
+    pub directories: Vec<PathBuf>,
+}
+
+/// What lies in a directory, sorted. Links are followed, and one that leads nowhere is among the files,
+/// for whoever reads it to say so.
 ///
 /// # Errors
 /// Says the path.
-pub fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub fn list(directory: &Path) -> io::Result<Listed> {
     let context = |error| explain("list", directory, error);
-    let mut files = Vec::new();
+    let mut listed = Listed { files: Vec::new(), directories: Vec::new() };
     for entry in fs::read_dir(directory).map_err(context)? {
         let entry = entry.map_err(context)?;
         let (path, kind) = (entry.path(), entry.file_type().map_err(context)?);
         // Only links are looked at: one call of the kernel for each file counts among a million.
-        let leads_to_directory = kind.is_symlink() && path.is_dir();
-        if !kind.is_dir() && !leads_to_directory {
-            files.push(path);
+        if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
+            listed.directories.push(path);
+        } else {
+            listed.files.push(path);
         }
     }
-    files.sort_unstable();
-    Ok(files)
+    listed.files.sort_unstable();
+    listed.directories.sort_unstable();
+    Ok(listed)
+}
+
+/// What tells a file from another one under its name, and from itself before it was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    /// Another one after a swap of links and after a rename.
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    /// Moves with every write, and nobody can set it back as `touch -d` sets the time above.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// In seconds since 1970 by the clock of the file system, when it was last changed.
+    pub fn changed_seconds(&self) -> i64 {
+        self.changed.0
+    }
+}
+
+/// The stamp of what a path leads to.
+///
+/// # Errors
+/// Says the path. The kind is `NotFound` if there is nothing.
+pub fn stamp(path: &Path) -> io::Result<Stamp> {
+    let metadata = fs::metadata(path).map_err(|error| explain("look at", path, error))?;
+    Ok(Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+/// Whether the path leads to a directory.
+pub fn is_directory(path: &Path) -> bool {
+    path.is_dir()
 }
 
 /// Removes a file; one that is not there is removed already.
@@ -212,7 +260,7 @@ mod tests {
             write(&path, content, wanted).unwrap();
             assert_eq!((read(&path, 3).unwrap(), mode(&path)), (content.to_vec(), wanted));
         }
-        assert_eq!(list(&scratch.0).unwrap(), [path]);
+        assert_eq!(list(&scratch.0).unwrap().files, [path]);
     }
 
     #[test]
@@ -231,13 +279,13 @@ mod tests {
         );
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(read(&path, 100).unwrap(), b"old");
-        assert_eq!(list(&scratch.0).unwrap(), [path]);
+        assert_eq!(list(&scratch.0).unwrap().files, [path]);
 
         let taken = scratch.0.join("directory");
         create_directory(&taken).unwrap();
         assert!(write(&taken, b"x", 0o600).is_err());
         assert!(write(&scratch.0.join("missing/a"), b"x", 0o600).is_err());
-        assert_eq!(list(&scratch.0).unwrap().len(), 1);
+        assert_eq!(list(&scratch.0).unwrap().files.len(), 1);
     }
 
     #[test]
@@ -269,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_sorted_and_leave_directories_out() {
+    fn lists_are_sorted_and_tell_files_from_directories() {
         let scratch = Scratch::new("list");
         for name in ["b", "a", "c"] {
             write(&scratch.0.join(name), b"", 0o600).unwrap();
@@ -277,16 +325,42 @@ mod tests {
         create_directory(&scratch.0.join("0")).unwrap();
         std::os::unix::fs::symlink("0", scratch.0.join("1")).unwrap();
         std::os::unix::fs::symlink("nowhere", scratch.0.join("d")).unwrap();
-        let names: Vec<_> = list(&scratch.0)
-            .unwrap()
-            .iter()
-            .map(|path| path.file_name().unwrap().to_owned())
-            .collect();
-        assert_eq!(names, ["a", "b", "c", "d"]);
+        let listed = list(&scratch.0).unwrap();
+        let names = |paths: &[PathBuf]| -> Vec<_> {
+            paths.iter().map(|path| path.file_name().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(&listed.files), ["a", "b", "c", "d"]);
+        assert_eq!(names(&listed.directories), ["0", "1"]);
         remove(&scratch.0.join("a")).unwrap();
         remove(&scratch.0.join("a")).unwrap();
-        assert_eq!(list(&scratch.0).unwrap().len(), 3);
-        assert!(list(&scratch.0.join("e")).unwrap_err().to_string().contains("cannot list"));
+        assert_eq!(list(&scratch.0).unwrap().files.len(), 3);
+        let missing = list(&scratch.0.join("e")).err().unwrap().to_string();
+        assert!(missing.contains("cannot list"), "{missing}");
+    }
+
+    #[test]
+    fn a_stamp_tells_every_way_of_changing_a_file() {
+        let scratch = Scratch::new("stamp");
+        let (path, link) = (scratch.0.join("a"), scratch.0.join("link"));
+        write(&path, b"one", 0o600).unwrap();
+        std::os::unix::fs::symlink("a", &link).unwrap();
+        let first = stamp(&path).unwrap();
+        assert_eq!((stamp(&link).unwrap(), stamp(&path).unwrap()), (first, first));
+        write(&path, b"two", 0o600).unwrap();
+        let renamed = stamp(&path).unwrap();
+        assert_ne!(renamed, first);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(2).unwrap();
+        let shortened = stamp(&path).unwrap();
+        assert_ne!(shortened, renamed);
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_ne!(stamp(&path).unwrap(), shortened);
+        write(&scratch.0.join("b"), b"", 0o600).unwrap();
+        let other = scratch.0.join("other");
+        std::os::unix::fs::symlink("b", &other).unwrap();
+        fs::rename(&other, &link).unwrap();
+        assert_eq!(stamp(&link).unwrap(), stamp(&scratch.0.join("b")).unwrap());
+        assert_eq!(stamp(&scratch.0.join("c")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

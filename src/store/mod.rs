@@ -1,3 +1,4 @@
 //! What survives a restart.
 
 pub mod file;
+pub mod notices;
