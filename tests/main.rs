@@ -22,6 +22,7 @@ mod redirect;
 mod reload;
 mod resumption;
 mod sockets;
+mod sources;
 mod system;
 mod upstream_tls;
 mod upstreams;

@@ -11,7 +11,7 @@ use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use crate::name::ServerName;
 
 use super::layers::{Entry, Layers, Node, Value, not_built, unknown};
-use super::options::{CERTIFICATE_KEYS, CERTIFICATE_KEYS_NOT_BUILT, nearest};
+use super::options::{CERTIFICATE_KEYS, nearest};
 use super::problem::{Origin, Problem};
 use super::{CertificatePlace, CertificateSource, Config, ListenAddress, LogFormat, LogLevel};
 
@@ -244,7 +244,7 @@ impl Checker<'_> {
                 Value::Scalar(text) => self.certificate_text(item, &key, text),
                 Value::Map(entries) => self.certificate_pair(item, &key, entries),
                 Value::Unset | Value::List(_) => {
-                    let remedy = "write a directory, or cert: and key:";
+                    let remedy = "write a directory, a file, or cert: and key:";
                     self.problem(&item.origin, &key, ("is no entry".into(), remedy.into()));
                     None
                 }
@@ -256,17 +256,18 @@ impl Checker<'_> {
         sources
     }
 
-    /// A directory, or CERT:KEY as flags and the environment have it.
+    /// A directory or a combined file, or CERT:KEY as flags and the environment have it.
     fn certificate_text(&mut self, node: &Node, key: &str, text: &str) -> Option<CertificatePlace> {
         match text.split_once(':') {
             _ if text.is_empty() => {
-                let remedy = "write a directory, or CERT:KEY";
+                let remedy = "write a directory, a file, or CERT:KEY";
                 self.problem(&node.origin, key, ("is empty".into(), remedy.into()));
                 None
             }
-            None => Some(CertificatePlace::Directory(text.into())),
+            None => Some(CertificatePlace::Path(text.into())),
             Some((cert, private_key)) if !cert.is_empty() && !private_key.is_empty() => {
-                Some(CertificatePlace::Pair { cert: cert.into(), key: private_key.into() })
+                let (cert, key) = (cert.into(), private_key.into());
+                Some(CertificatePlace::Pair { cert, key, ocsp: None })
             }
             Some(_) => {
                 let what = format!("{text:?} is no pair");
@@ -282,15 +283,20 @@ impl Checker<'_> {
         key: &str,
         entries: &[Entry],
     ) -> Option<CertificatePlace> {
-        self.check_keys(key, entries, CERTIFICATE_KEYS, CERTIFICATE_KEYS_NOT_BUILT);
+        self.check_keys(key, entries, CERTIFICATE_KEYS, &[]);
         let path = |text: &str| not_empty(text).map(|text| Path::new(text).to_owned());
         let cert = self
             .required(node, key, entries, "cert", "write cert: FILE")
             .and_then(|cert| self.read(cert, &format!("{key}.cert"), path));
-        let private_key = self
-            .required(node, key, entries, "key", "write key: FILE")
-            .and_then(|private_key| self.read(private_key, &format!("{key}.key"), path));
-        Some(CertificatePlace::Pair { cert: cert?, key: private_key? })
+        let mut optional = |name: &str| {
+            let entry = entries.iter().find(|entry| entry.key == name)?;
+            Some(self.read(&entry.node, &format!("{key}.{name}"), path))
+        };
+        let (private_key, ocsp) = (optional("key"), optional("ocsp"));
+        let cert = cert?;
+        // Without one of its own, the private key is in the chain's file.
+        let key = private_key.unwrap_or_else(|| Some(cert.clone()))?;
+        Some(CertificatePlace::Pair { cert, key, ocsp: ocsp.flatten() })
     }
 
     pub(super) fn check_keys(
@@ -534,7 +540,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.address.len(), 3);
         assert_eq!(config.cores, Some(vec![0, 2, 3, 4]));
-        assert_eq!(config.certificates[0].place, CertificatePlace::Directory("/certs".into()));
+        assert_eq!(config.certificates[0].place, CertificatePlace::Path("/certs".into()));
         assert_eq!(config.certificates[1].key, "certificates[1]");
         assert_eq!(config.routes[0].pattern.to_string(), "xn--bcher-kva.example");
         assert_eq!(config.routes[0].port, Some(8443));
@@ -594,10 +600,10 @@ mod tests {
                 "f:1 log_level: \"loud\" is no level; write error, warn, info, debug or trace",
             ),
             ("data_dir: ''\n", "f:1 data_dir: is empty; write a path, or drop the key"),
-            ("certificates:\n- {}\n", "f:2 certificates[0]: has no key; write key: FILE"),
+            ("certificates:\n- {}\n", "f:2 certificates[0]: has no cert; write cert: FILE"),
             (
                 "certificates:\n- cert: a\n  ocsp: b\n  kye: c\n",
-                "f:3 certificates[0].ocsp: is not built yet; leave it out",
+                "f:4 certificates[0].kye: is no key; did you mean key?",
             ),
             (
                 "routes:\n- from: https://a.example\n",
@@ -713,7 +719,7 @@ mod tests {
     fn all_problems_come_at_once() {
         for (text, count) in [
             ("address: x\ncores: y\nidle_timeout: z\n", 3),
-            ("certificates:\n- {}\n", 2),
+            ("certificates:\n- {}\n", 1),
             ("routes:\n- to: tcp://b\n  send_proxy: v3\n  alpn: ['']\n", 4),
             // One typo is one problem, whatever else it leaves undone.
             ("tls_min_version: 1.3\ntls_cipher_suites: [TLS_AES_128_GCM_SHA25]\n", 1),

@@ -87,12 +87,12 @@ pub struct CertificateSource {
     pub place: CertificatePlace,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CertificatePlace {
-    /// A chain and its private key, both PEM.
-    Pair { cert: PathBuf, key: PathBuf },
-    /// A directory of pairs.
-    Directory(PathBuf),
+    /// A chain and its private key, both PEM and perhaps one file, and the staple beside them.
+    Pair { cert: PathBuf, key: PathBuf, ocsp: Option<PathBuf> },
+    /// A directory, or a file that holds chain and private key.
+    Path(PathBuf),
 }
 
 /// One entry of `routes`.

@@ -74,7 +74,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     built(
         "certificates", Kind::Certificates, "none", true,
-        "Directories of pairs, or CERT:KEY pairs. Names that none covers get a certificate from the local CA.",
+        "Directories, combined PEM files, or CERT:KEY pairs; watched. Names that none covers get a certificate from the local CA.",
         "a name without a certificate of its own works at once, for whoever trusts the local CA",
     ),
     built(
@@ -179,9 +179,7 @@ pub const ROUTE_KEYS: &[&str] = &[
     "tls_client_key_file",
 ];
 /// The keys of an entry of `certificates` that are built.
-pub const CERTIFICATE_KEYS: &[&str] = &["cert", "key"];
-/// The keys of an entry of `certificates` that are not built yet.
-pub const CERTIFICATE_KEYS_NOT_BUILT: &[&str] = &["ocsp"];
+pub const CERTIFICATE_KEYS: &[&str] = &["cert", "key", "ocsp"];
 
 /// The option of this key.
 pub fn find(key: &str) -> Option<&'static Opt> {

@@ -50,6 +50,14 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The option whose value it is about: of `certificates[2].key` the first word.
+    pub fn option(&self) -> &str {
+        let end = self.key.find(['[', '.']).unwrap_or(self.key.len());
+        self.key.get(..end).filter(|option| !option.is_empty()).unwrap_or("the file")
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, key, what, remedy } = self;

@@ -127,6 +127,13 @@ impl Certified {
     }
 }
 
+/// Its file, its names and its end, for the log.
+impl fmt::Display for Certified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {} until {}", self.source.chain(), self.names(), self.not_after)
+    }
+}
+
 /// Something that an operator should know of a certified key that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {

@@ -1,123 +1,347 @@
-//! Reads the certificates that an operator named and checks them, in parallel.
+//! Reads the certificates that an operator named and checks them, in parallel; what has not changed is kept.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::config::problem::Problem;
 use crate::config::{CertificatePlace, CertificateSource};
 use crate::store::file;
 
-use super::certified::{Certified, Note, Refused, Source, certify};
+use super::certified::{Certified, Refused, Source, certify};
+use super::inventory::{Change, Complaint, Holding, Inventory, Item};
+use super::places::{Files, Found, Meant, find};
+use super::staple::{self, LONGEST_STAPLE};
 
 /// A chain or private key is a few KiB; this leaves room for a file with all of an issuer's roots.
 const LONGEST_FILE: usize = 1024 * 1024;
-/// What a chain's file name ends in, best first: of several with one name the first is taken.
-const CHAIN_ENDINGS: [&str; 4] = [".crt", ".cert", ".cer", ".pem"];
-/// What its private key's file name ends in.
-const KEY_ENDINGS: [&str; 3] = [".key", "-key.pem", ".key.pem"];
-/// certbot's and Caddy's name for a chain, and for its private key.
-const FULL_CHAIN: (&str, &str) = ("fullchain", "privkey.pem");
-/// Last words of names that issuers' certificates are kept under; nobody expects a private key there.
-const NOT_LEAVES: [&str; 6] = ["ca", "chain", "root", "intermediate", "intermediates", "bundle"];
+/// How long a file must have been quiet for its stamp to tell all. The kernel stamps writes to a few
+/// milliseconds, other systems to a second: a second write within that would look the same.
+const QUIET: Duration = Duration::from_secs(2);
 
-/// What was found in all sources.
-#[derive(Default)]
-pub struct Loaded {
-    /// In the order of the sources, within a directory by file name.
-    pub certified: Vec<Arc<Certified>>,
-    /// What must be put right before any of it is served.
-    pub problems: Vec<Problem>,
-    /// What an operator should know though the rest is served.
-    pub warnings: Vec<Problem>,
-}
-
-/// Loads the certificates of all sources on `threads` threads. A pair whose bytes are those of one in
-/// `previous` is that one, with its private key already parsed.
-///
-/// A pair that was named and cannot be served is a problem; one in a directory is a warning, as the
-/// others there are served. A directory is flat. In it, a chain `X.crt`, `X.cert`, `X.cer` or `X.pem`
-/// goes with the private key `X.key`, `X-key.pem` or `X.key.pem`, and `fullchain.pem` with `privkey.pem`;
-/// then certbot's `cert.pem` and `chain.pem` beside it are not missed. Any other chain without a private
-/// key is a warning, unless its name (`ca.pem`, `X-chain.crt`) says that it is an issuer's. Names that
-/// begin with a dot or are no UTF-8 are passed over.
+/// Loads all sources on `threads` threads as they are now; what did not change is taken from `previous`,
+/// with its private key already parsed. What is broken in a directory and was good before stays in service.
+/// What is missing does not: whoever starts or reloads means what is there.
 pub fn load(
     sources: &[CertificateSource],
     threads: usize,
-    previous: &[Arc<Certified>],
+    previous: &Inventory,
     now: Moment,
-) -> Loaded {
-    let mut loaded = Loaded::default();
-    let mut tasks = Vec::new();
-    for source in sources {
-        match &source.place {
-            CertificatePlace::Pair { cert, key } => {
-                tasks.push(Task { source, in_directory: false, pair: (cert.clone(), key.clone()) });
+) -> Inventory {
+    let known: HashMap<&CertificatePlace, &Arc<Holding>> =
+        previous.holdings.iter().map(|holding| (&holding.source.place, holding)).collect();
+    let looked: Vec<_> = sources
+        .iter()
+        .map(|source| Looked::at(source, known.get(&source.place).copied(), now, false))
+        .collect();
+    let holdings = look_into(looked, threads, now, true);
+    Inventory { holdings: holdings.into_iter().map(|(holding, _)| Arc::new(holding)).collect() }
+}
+
+/// What of a holding is to be looked at again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    /// By their places among its items; and the stamps that directories were seen with, by their places, of
+    /// which these items are all that changed.
+    Items {
+        items: Vec<usize>,
+        directories: Vec<(usize, u64)>,
+    },
+}
+
+/// Looks at parts of an inventory again, by their places in it. What is broken or gone stays as it was, with
+/// a complaint. The second of the answer is what became of items; what did not change is not among them.
+pub fn refresh(
+    inventory: &Inventory,
+    parts: Vec<(usize, Part)>,
+    threads: usize,
+    now: Moment,
+) -> (Inventory, Vec<Change>) {
+    let mut next = inventory.clone();
+    let mut changes = Vec::new();
+    let (mut places, mut looked) = (Vec::new(), Vec::new());
+    for (at, part) in parts {
+        let Some(holding) = inventory.holdings.get(at) else { continue };
+        match part {
+            Part::Whole => {
+                places.push(at);
+                looked.push(Looked::at(&holding.source, Some(holding), now, true));
             }
-            CertificatePlace::Directory(path) => {
-                let pairs = pairs_of_directory(source, path, &mut loaded);
-                tasks.extend(pairs.into_iter().map(|pair| Task {
-                    source,
-                    in_directory: true,
-                    pair,
-                }));
+            Part::Items { items, directories } => {
+                let items =
+                    items.iter().filter_map(|item| Some((*item, holding.items.get(*item)?)));
+                let items: Vec<_> = items.collect();
+                let read = in_parallel(&items, threads, |(_, item)| {
+                    load_item(&item.files, item.meant, Some(item), now, false)
+                });
+                let mut renewed = (**holding).clone();
+                let before = changes.len();
+                for ((place, item), read) in items.into_iter().zip(read) {
+                    if !Arc::ptr_eq(item, &read) {
+                        renewed.items[place] = read.clone();
+                        changes.push(Change { before: Some(item.clone()), after: read });
+                    }
+                }
+                for (place, stamp) in &directories {
+                    if let Some((_, known)) = renewed.directories.get_mut(*place) {
+                        *known = *stamp;
+                    }
+                }
+                if changes.len() > before || !directories.is_empty() {
+                    next.holdings[at] = Arc::new(renewed);
+                }
             }
         }
     }
-    let known = previous.iter().filter_map(|certified| match &certified.source {
-        Source::ByHand { cert, key } => Some(((&**cert, &**key), certified)),
-        Source::LocalCa => None,
+    for (at, (holding, changed)) in places.into_iter().zip(look_into(looked, threads, now, false)) {
+        changes.extend(changed);
+        next.holdings[at] = Arc::new(holding);
+    }
+    (next, changes)
+}
+
+/// A source that was looked into by name; its files are still to be read.
+struct Looked<'a> {
+    holding: Holding,
+    /// With what was made of them before.
+    files: Vec<(Files, Meant, Option<&'a Arc<Item>>)>,
+}
+
+impl<'a> Looked<'a> {
+    /// With `keep`, what was found before and is not any more is among the files still.
+    fn at(
+        source: &CertificateSource,
+        previous: Option<&'a Arc<Holding>>,
+        now: Moment,
+        keep: bool,
+    ) -> Self {
+        let before = previous.map(|holding| holding.items.as_slice()).unwrap_or_default();
+        let mut holding = Holding {
+            source: source.clone(),
+            directories: Vec::new(),
+            settled: true,
+            items: Vec::new(),
+            passed_over: Vec::new(),
+            complaint: None,
+        };
+        let found = match find(&source.place) {
+            Ok(found) => found,
+            Err(refused) if keep => {
+                let complaint = previous.and_then(|holding| holding.complaint.as_ref());
+                holding.complaint = Some(Complaint::after(complaint, refused, false));
+                if let Some(previous) = previous {
+                    holding.directories.clone_from(&previous.directories);
+                    holding.items.clone_from(&previous.items);
+                }
+                holding.settled = false;
+                return Self { holding, files: Vec::new() };
+            }
+            Err(refused) => {
+                holding.complaint = Some(Complaint::said(refused, false));
+                return Self { holding, files: Vec::new() };
+            }
+        };
+        let Found { files, directories, passed_over } = found;
+        holding.passed_over = passed_over;
+        for directory in directories {
+            let (stamp, settled) = stamp([directory.as_path()], now);
+            holding.directories.push((directory, stamp));
+            holding.settled &= settled;
+        }
+        let known: HashMap<(&Path, &Path), &Arc<Item>> =
+            before.iter().map(|item| (both(&item.files), item)).collect();
+        let mut files: Vec<_> = files
+            .into_iter()
+            .map(|(files, meant)| {
+                let item = known.get(&both(&files)).copied();
+                (files, meant, item)
+            })
+            .collect();
+        if keep {
+            let found: HashSet<_> = files.iter().map(|(files, ..)| both(files)).collect();
+            let is_gone = |item: &&Arc<Item>| !found.contains(&both(&item.files));
+            let gone: Vec<_> =
+                before.iter().filter(|item| item.certified.is_some()).filter(is_gone).collect();
+            // The chain that is left of a pair is not taken for a new one that lacks a private key.
+            let halves: HashSet<_> = gone.iter().map(|item| item.files.cert.as_path()).collect();
+            files.retain(|(files, meant, _)| {
+                *meant != Meant::PerhapsCombined || !halves.contains(files.cert.as_path())
+            });
+            files.extend(gone.iter().map(|item| (item.files.clone(), item.meant, Some(*item))));
+        }
+        Self { holding, files }
+    }
+}
+
+/// What tells one certified key's files from another's.
+fn both(files: &Files) -> (&Path, &Path) {
+    (&files.cert, &files.key)
+}
+
+/// Reads the files of all that was looked at; in the order of what was given, with what changed.
+fn look_into(
+    looked: Vec<Looked<'_>>,
+    threads: usize,
+    now: Moment,
+    at_once: bool,
+) -> Vec<(Holding, Vec<Change>)> {
+    let all: Vec<_> = looked.iter().flat_map(|looked| &looked.files).collect();
+    let items = in_parallel(&all, threads, |(files, meant, before)| {
+        load_item(files, *meant, *before, now, at_once)
     });
-    let known: Known<'_> = known.collect();
-    let outcomes = in_parallel(&tasks, threads, |task| load_pair(&task.pair, &known));
-    for (task, outcome) in tasks.iter().zip(outcomes) {
-        let problem =
-            |what, remedy| Problem::new(&task.source.origin, &task.source.key, what, remedy);
-        match outcome {
-            Ok(certified) => {
-                let notes = certified.note_of_dates(now).into_iter().chain(certified.notes.clone());
-                loaded.warnings.extend(notes.map(|Note { what, remedy }| problem(what, remedy)));
-                loaded.certified.push(certified);
+    let mut items = items.into_iter();
+    let mut holdings = Vec::with_capacity(looked.len());
+    for Looked { mut holding, files } in looked {
+        let mut changes = Vec::new();
+        // Where the directory could not be listed, the items are those of before.
+        if !files.is_empty() {
+            holding.items.reserve_exact(files.len());
+        }
+        for ((_, _, before), item) in files.iter().zip(items.by_ref()) {
+            if before.is_none_or(|before| !Arc::ptr_eq(before, &item)) {
+                changes.push(Change { before: before.cloned(), after: item.clone() });
             }
-            Err(Refused { what, remedy }) if task.in_directory => {
-                loaded.warnings.push(problem(what, remedy))
+            holding.items.push(item);
+        }
+        holdings.push((holding, changes));
+    }
+    holdings
+}
+
+/// Reads one certified key, or keeps what there was. `at_once` says complaints at the first look.
+fn load_item(
+    files: &Files,
+    meant: Meant,
+    before: Option<&Arc<Item>>,
+    now: Moment,
+    at_once: bool,
+) -> Arc<Item> {
+    let paths =
+        [Some(&files.cert), (files.key != files.cert).then_some(&files.key), files.ocsp.as_ref()];
+    let (stamp, settled) = stamp(paths.into_iter().flatten().map(PathBuf::as_path), now);
+    if let Some(before) = before
+        && (before.stamp, before.meant, &before.files) == (stamp, meant, files)
+        && !before.is_restless()
+    {
+        return before.clone();
+    }
+    let standing = before.and_then(|before| before.certified.as_ref());
+    let Read { certified, refused } = read(files, meant, standing);
+    let complaint = refused.map(|(refused, of_staple)| {
+        let before = before.and_then(|before| before.complaint.as_ref());
+        match at_once {
+            true => Complaint::said(refused, of_staple),
+            false => Complaint::after(before, refused, of_staple),
+        }
+    });
+    let item = Item { files: files.clone(), meant, stamp, settled, certified, complaint };
+    match before {
+        Some(before) if before.is_like(&item) => before.clone(),
+        _ => Arc::new(item),
+    }
+}
+
+/// The stamp of files together, and whether all of them have been quiet.
+pub fn stamp<'a>(paths: impl IntoIterator<Item = &'a Path>, now: Moment) -> (u64, bool) {
+    let mut hasher = DefaultHasher::new();
+    let mut settled = true;
+    for path in paths {
+        let stamp = file::stamp(path).map_err(|error| error.kind());
+        if let Ok(stamp) = &stamp {
+            let changed = Moment::from_unix_seconds(stamp.changed_seconds());
+            // One from the future is of another machine's clock, and says nothing.
+            settled &= changed > now.plus(QUIET) || now.since(changed) > QUIET;
+        }
+        stamp.hash(&mut hasher);
+    }
+    (hasher.finish(), settled)
+}
+
+/// What was read.
+struct Read {
+    /// The new one, or the one that stands.
+    certified: Option<Arc<Certified>>,
+    /// What is wrong, and whether only with the staple.
+    refused: Option<(Refused, bool)>,
+}
+
+fn read(files: &Files, meant: Meant, standing: Option<&Arc<Certified>>) -> Read {
+    let keep = |refused| Read { certified: standing.cloned(), refused: Some((refused, false)) };
+    let (chain_pem, key_pem) = match read_pems(files, standing.is_some()) {
+        Ok(pems) => pems,
+        Err(refused) => return keep(refused),
+    };
+    let key_pem = key_pem.as_deref().unwrap_or(&chain_pem);
+    if meant == Meant::PerhapsCombined && !holds_private_key(&chain_pem) {
+        let what =
+            format!("{} has no private key beside it and is not served", files.cert.display());
+        return keep(Refused::new(what, "put it there under the same name with the ending .key"));
+    }
+    let same = standing.filter(|standing| standing.is_from(&chain_pem, key_pem));
+    let staple = files.ocsp.as_deref().map(read_staple).transpose();
+    if let Some(same) = same {
+        match &staple {
+            // A broken staple leaves the one before, which has its own end.
+            Err(refused) => {
+                let refused = Some((refused.clone(), true));
+                return Read { certified: Some(same.clone()), refused };
             }
-            Err(Refused { what, remedy }) => loaded.problems.push(problem(what, remedy)),
+            Ok(staple) if *staple == same.key.ocsp => {
+                return Read { certified: Some(same.clone()), refused: None };
+            }
+            Ok(_) => {}
         }
     }
-    loaded
+    let source = Source::ByHand { cert: files.cert.clone(), key: files.key.clone() };
+    let mut certified = match certify(&chain_pem, key_pem, source) {
+        Ok(certified) => certified,
+        Err(refused) => return keep(refused),
+    };
+    let (staple, refused) = match staple {
+        Ok(staple) => (staple, None),
+        Err(refused) => (None, Some((refused, true))),
+    };
+    staple::attach(&mut certified, staple);
+    Read { certified: Some(Arc::new(certified)), refused }
 }
 
-/// What was loaded before, by the paths of chain and private key.
-type Known<'a> = HashMap<(&'a Path, &'a Path), &'a Arc<Certified>>;
-
-struct Task<'a> {
-    source: &'a CertificateSource,
-    in_directory: bool,
-    /// Chain and private key.
-    pair: (PathBuf, PathBuf),
-}
-
-fn load_pair(
-    (cert, key): &(PathBuf, PathBuf),
-    known: &Known<'_>,
-) -> Result<Arc<Certified>, Refused> {
+/// The chain's file and, if it is another one, the private key's.
+fn read_pems(files: &Files, served: bool) -> Result<(Vec<u8>, Option<Vec<u8>>), Refused> {
     let read = |path: &Path| {
-        file::read(path, LONGEST_FILE).map_err(|error| {
-            Refused::new(error.to_string(), "name a PEM file that ringgate's user may read")
+        file::read(path, LONGEST_FILE).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if served => Refused::new(
+                format!("{} is gone", path.display()),
+                "put it back, or reload to serve it no more",
+            ),
+            _ => Refused::new(error.to_string(), "name a PEM file that ringgate's user may read"),
         })
     };
-    let (chain_pem, key_pem) = (read(cert)?, read(key)?);
-    if let Some(same) =
-        known.get(&(&**cert, &**key)).filter(|known| known.is_from(&chain_pem, &key_pem))
-    {
-        return Ok(Arc::clone(same));
+    let chain = read(&files.cert)?;
+    let key = (files.key != files.cert).then(|| read(&files.key)).transpose()?;
+    Ok((chain, key))
+}
+
+/// Whether it looks like it: the label is PKCS#8's, SEC1's or PKCS#1's, encrypted or not.
+fn holds_private_key(pem: &[u8]) -> bool {
+    const END_OF_LABEL: &[u8] = b"PRIVATE KEY-----";
+    pem.windows(END_OF_LABEL.len()).any(|window| window == END_OF_LABEL)
+}
+
+fn read_staple(path: &Path) -> Result<Vec<u8>, Refused> {
+    let remedy = "put an OCSP response there in DER, as 'openssl ocsp -respout' writes it";
+    let der = file::read(path, LONGEST_STAPLE)
+        .map_err(|error| Refused::new(format!("no staple: {error}"), remedy))?;
+    match staple::check(&der) {
+        Ok(()) => Ok(der),
+        Err(why) => Err(Refused::new(format!("no staple: {} {why}", path.display()), remedy)),
     }
-    let source = Source::ByHand { cert: cert.clone(), key: key.clone() };
-    certify(&chain_pem, &key_pem, source).map(Arc::new)
 }
 
 /// Runs `work` on every item; the outcomes are in the order of the items.
@@ -154,117 +378,15 @@ fn in_parallel<I: Sync, O: Send>(
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn pairs_of_directory(
-    source: &CertificateSource,
-    directory: &Path,
-    loaded: &mut Loaded,
-) -> Vec<(PathBuf, PathBuf)> {
-    let problem = |what, remedy: &str| Problem::new(&source.origin, &source.key, what, remedy);
-    let files = match file::list(directory) {
-        Ok(files) => files,
-        Err(error) => {
-            let remedy = "name a directory that ringgate's user may read";
-            loaded.problems.push(problem(error.to_string(), remedy));
-            return Vec::new();
-        }
-    };
-    let names: Vec<_> = files
-        .iter()
-        .filter_map(|path| path.file_name()?.to_str())
-        .filter(|name| !name.starts_with('.'))
-        .collect();
-    let found = pairs(&names);
-    if found.pairs.is_empty() {
-        loaded.problems.push(problem(
-            format!("{} holds no certificate with a private key", directory.display()),
-            "put pairs there, such as example.crt with example.key",
-        ));
-    }
-    let path = |name: &str| directory.join(name);
-    for name in found.lonely {
-        loaded.warnings.push(problem(
-            format!("{} has no private key beside it and is not served", path(name).display()),
-            "put it there under the same name with the ending .key",
-        ));
-    }
-    for (name, instead) in found.doubled {
-        loaded.warnings.push(problem(
-            format!(
-                "{} is not served, {instead} is, with the same private key",
-                path(name).display()
-            ),
-            "remove one of them, or give it a name of its own",
-        ));
-    }
-    found.pairs.into_iter().map(|(chain, key)| (path(chain), path(&key))).collect()
-}
-
-/// What the names of a directory's files say.
-#[derive(Debug, Default, PartialEq)]
-struct Found<'a> {
-    /// Chain and private key.
-    pairs: Vec<(&'a str, String)>,
-    /// Chains without a private key.
-    lonely: Vec<&'a str>,
-    /// Chains that another one of the same name is taken for.
-    doubled: Vec<(&'a str, &'a str)>,
-}
-
-/// Pairs up sorted file names; [`load`] says by which rule. Pure.
-fn pairs<'a>(names: &[&'a str]) -> Found<'a> {
-    let all: HashSet<&str> = names.iter().copied().collect();
-    // Best ending first within a stem, stems in the order of the names.
-    let mut chains: Vec<_> = names.iter().filter_map(|name| chain_stem(name)).collect();
-    chains.sort_unstable();
-    let mut found = Found::default();
-    let mut last: Option<(&str, &str)> = None;
-    for (stem, _, name) in chains {
-        let Some(key) = key_of(stem, &all) else {
-            let of_certbot =
-                matches!(stem, "cert" | "chain") && key_of(FULL_CHAIN.0, &all).is_some();
-            let word = stem.rsplit(['-', '.', '_']).next().unwrap_or(stem);
-            if !of_certbot && !NOT_LEAVES.contains(&word) {
-                found.lonely.push(name);
-            }
-            continue;
-        };
-        match last {
-            Some((served, instead)) if served == stem => found.doubled.push((name, instead)),
-            _ => {
-                found.pairs.push((name, key));
-                last = Some((stem, name));
-            }
-        }
-    }
-    found
-}
-
-/// The stem of a chain's file name, the rank of its ending, and the name.
-fn chain_stem(name: &str) -> Option<(&str, usize, &str)> {
-    let is_key = KEY_ENDINGS.iter().any(|ending| name.ends_with(ending)) || name == FULL_CHAIN.1;
-    let (rank, stem) = CHAIN_ENDINGS
-        .iter()
-        .enumerate()
-        .find_map(|(rank, ending)| Some((rank, name.strip_suffix(ending)?)))?;
-    (!is_key && !stem.is_empty()).then_some((stem, rank, name))
-}
-
-fn key_of(stem: &str, all: &HashSet<&str>) -> Option<String> {
-    let mut candidates: Vec<_> =
-        KEY_ENDINGS.iter().map(|ending| format!("{stem}{ending}")).collect();
-    if stem == FULL_CHAIN.0 {
-        candidates.push(FULL_CHAIN.1.into());
-    }
-    candidates.into_iter().find(|name| all.contains(name.as_str()))
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
     use super::super::certified::samples::{DAY, Issuer, NOW, Scratch};
+    use super::super::inventory::{News, news};
+    use super::super::staple::samples::staple;
     use super::*;
-    use crate::config::problem::Origin;
+    use crate::config::problem::{Origin, Problem};
 
     fn source(place: CertificatePlace) -> CertificateSource {
         let origin = Origin::File { path: "ringgate.yaml".into(), line: 2 };
@@ -272,46 +394,35 @@ mod tests {
     }
 
     fn directory(scratch: &Scratch) -> [CertificateSource; 1] {
-        [source(CertificatePlace::Directory(scratch.0.clone()))]
+        [source(CertificatePlace::Path(scratch.0.clone()))]
+    }
+
+    fn load_now(sources: &[CertificateSource]) -> Inventory {
+        load(sources, 2, &Inventory::default(), NOW)
     }
 
     fn words(problems: &[Problem]) -> Vec<String> {
         problems.iter().map(ToString::to_string).collect()
     }
 
-    fn names(loaded: &Loaded) -> Vec<String> {
-        loaded.certified.iter().map(|certified| certified.patterns[0].to_string()).collect()
+    fn names(inventory: &Inventory) -> Vec<String> {
+        let certified = inventory.certified();
+        certified.iter().map(|certified| certified.patterns[0].to_string()).collect()
     }
 
-    #[test]
-    fn file_names_are_paired() {
-        let cases: &[(&str, &str)] = &[
-            (
-                "a.crt a.key b.pem b-key.pem c.cer c.key.pem d.cert d.key",
-                "a.crt+a.key b.pem+b-key.pem c.cer+c.key.pem d.cert+d.key",
-            ),
-            ("tls.crt tls.key ca.crt", "tls.crt+tls.key"),
-            ("cert.pem chain.pem fullchain.pem privkey.pem README", "fullchain.pem+privkey.pem"),
-            ("fullchain.pem fullchain.key", "fullchain.pem+fullchain.key"),
-            ("a.example.com.crt a.example.com.key", "a.example.com.crt+a.example.com.key"),
-            ("_.a.example.pem _.a.example-key.pem", "_.a.example.pem+_.a.example-key.pem"),
-            ("a.cer a.crt a.key a.pem", "a.crt+a.key doubled:a.cer/a.crt doubled:a.pem/a.crt"),
-            ("a.pem b.crt cert.pem", "lonely:a.pem lonely:b.crt lonely:cert.pem"),
-            ("ca.pem chain.pem example-chain.crt my_root.cer ca-bundle.crt", ""),
-            ("a.key b-key.pem privkey.pem .crt dhparam.txt", ""),
-        ];
-        for (files, expected) in cases {
-            let mut files: Vec<_> = files.split(' ').collect();
-            files.sort_unstable();
-            let found = pairs(&files);
-            let mut words: Vec<_> =
-                found.pairs.iter().map(|(chain, key)| format!("{chain}+{key}")).collect();
-            words.extend(found.lonely.iter().map(|name| format!("lonely:{name}")));
-            words.extend(
-                found.doubled.iter().map(|(name, instead)| format!("doubled:{name}/{instead}")),
-            );
-            assert_eq!(words.join(" "), *expected, "{files:?}");
-        }
+    /// The inventory after another look at all of it, and what is said of that.
+    fn look(inventory: &Inventory) -> (Inventory, News) {
+        let parts = (0..inventory.holdings.len()).map(|at| (at, Part::Whole)).collect();
+        let (next, changes) = refresh(inventory, parts, 2, NOW);
+        let (_, news) = news(inventory, &next, &changes, NOW);
+        (next, news)
+    }
+
+    /// An issuer whose pairs are written as `NAME.crt` and `NAME.key`.
+    fn write_pair(scratch: &Scratch, issuer: &Issuer, name: &str) {
+        let (chain, key) = issuer.pair(&[name], &PKCS_ECDSA_P256_SHA256);
+        scratch.write(&format!("{name}.crt"), &chain);
+        scratch.write(&format!("{name}.key"), &key);
     }
 
     #[test]
@@ -319,28 +430,26 @@ mod tests {
         let scratch = Scratch::new("load-directory");
         let issuer = Issuer::new("load");
         for name in ["b.example", "a.example", "c.example"] {
-            let (chain, key) = issuer.pair(&[name], &PKCS_ECDSA_P256_SHA256);
-            scratch.write(&format!("{name}.crt"), &chain);
-            scratch
-                .write(&format!("{name}.key"), if name == "b.example" { "nothing" } else { &key });
+            write_pair(&scratch, &issuer, name);
         }
+        scratch.write("b.example.key", "nothing");
         scratch.write("lonely.pem", "x");
         scratch.write(".hidden.pem", "x");
         for threads in [0, 1, 2, 16] {
-            let loaded = load(&directory(&scratch), threads, &[], NOW);
+            let loaded = load(&directory(&scratch), threads, &Inventory::default(), NOW);
             assert_eq!(names(&loaded), ["a.example", "c.example"]);
-            assert_eq!(words(&loaded.problems), [""; 0]);
-            let warnings = words(&loaded.warnings);
+            assert_eq!(words(&loaded.problems()), [""; 0]);
+            let warnings = words(&loaded.warnings(NOW));
             let path = scratch.0.display();
             assert_eq!(warnings.len(), 2, "{warnings:?}");
             assert!(
-                warnings[0].starts_with(&format!(
-                    "ringgate.yaml:2 certificates[0]: {path}/lonely.pem has no private key"
-                )),
+                warnings[0].contains(&format!("{path}/b.example.key holds no private key")),
                 "{warnings:?}"
             );
             assert!(
-                warnings[1].contains(&format!("{path}/b.example.key holds no private key")),
+                warnings[1].starts_with(&format!(
+                    "ringgate.yaml:2 certificates[0]: {path}/lonely.pem has no private key"
+                )),
                 "{warnings:?}"
             );
         }
@@ -354,20 +463,25 @@ mod tests {
         let key = scratch.write("a.key", &good.1);
         let empty = scratch.0.join("empty");
         file::create_directory(&empty).unwrap();
+        let pair = |cert: &Path, key: &Path| CertificatePlace::Pair {
+            cert: cert.into(),
+            key: key.into(),
+            ocsp: None,
+        };
         let sources = [
-            source(CertificatePlace::Pair { cert: cert.clone(), key: key.clone() }),
-            source(CertificatePlace::Pair { cert: "/nowhere/a.pem".into(), key: key.clone() }),
-            source(CertificatePlace::Pair { cert: cert.clone(), key: cert.clone() }),
-            source(CertificatePlace::Directory("/nowhere".into())),
-            source(CertificatePlace::Directory(empty)),
+            source(pair(&cert, &key)),
+            source(pair(Path::new("/nowhere/a.pem"), &key)),
+            source(pair(&cert, &cert)),
+            source(CertificatePlace::Path("/nowhere".into())),
+            source(CertificatePlace::Path(empty)),
         ];
-        let loaded = load(&sources, 2, &[], NOW);
+        let loaded = load_now(&sources);
         assert_eq!(names(&loaded), ["a.example"]);
-        let mut problems = words(&loaded.problems);
+        let mut problems = words(&loaded.problems());
         problems.sort_unstable();
         assert_eq!(problems.len(), 4);
         for expected in [
-            "cannot list /nowhere: No such file or directory; name a directory",
+            "cannot look at /nowhere: No such file or directory; name a directory or a PEM file",
             "cannot read /nowhere/a.pem: No such file or directory; name a PEM file",
             "a.crt holds no private key; it must",
             "empty holds no certificate with a private key; put pairs there",
@@ -389,11 +503,11 @@ mod tests {
         scratch.write("late.key", &key.serialize_pem());
         scratch.write("soon.crt", &issuer.leaf(&["soon.example"], &key, NOW.plus(DAY)));
         scratch.write("soon.key", &key.serialize_pem());
-        let mut previous = Vec::new();
+        let mut previous = Inventory::default();
         for _ in 0..2 {
             let loaded = load(&directory(&scratch), 2, &previous, NOW);
             assert_eq!(names(&loaded), ["late.example", "soon.example"]);
-            let warnings = words(&loaded.warnings);
+            let warnings = words(&loaded.warnings(NOW));
             assert_eq!(warnings.len(), 3, "{warnings:?}");
             for (warning, expected) in warnings.iter().zip([
                 "HAS EXPIRED on 2027-01-14",
@@ -402,7 +516,7 @@ mod tests {
             ]) {
                 assert!(warning.contains(expected), "{warning}");
             }
-            previous = loaded.certified;
+            previous = loaded;
         }
     }
 
@@ -410,18 +524,127 @@ mod tests {
     fn an_unchanged_pair_is_taken_from_the_previous_load() {
         let scratch = Scratch::new("load-previous");
         let issuer = Issuer::new("previous");
-        let write = |name: &str| {
-            let (chain, key) = issuer.pair(&[name], &PKCS_ECDSA_P256_SHA256);
-            scratch.write(&format!("{name}.crt"), &chain);
-            scratch.write(&format!("{name}.key"), &key);
-        };
-        write("changed.example");
-        write("kept.example");
-        let before = load(&directory(&scratch), 1, &[], NOW).certified;
-        write("changed.example");
-        let after = load(&directory(&scratch), 1, &before, NOW).certified;
+        write_pair(&scratch, &issuer, "changed.example");
+        write_pair(&scratch, &issuer, "kept.example");
+        let before = load_now(&directory(&scratch));
+        write_pair(&scratch, &issuer, "changed.example");
+        // A write that changes nothing makes no other certified key of it.
+        let touched = file::read(&scratch.0.join("kept.example.crt"), 10_000).unwrap();
+        scratch.write("kept.example.crt", std::str::from_utf8(&touched).unwrap());
+        let after = load(&directory(&scratch), 1, &before, NOW);
+        let (before, after) = (before.certified(), after.certified());
         let same: Vec<_> =
             before.iter().zip(&after).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
         assert_eq!(same, [false, true]);
+    }
+
+    #[test]
+    fn combined_files_hold_both_in_any_order_beside_what_else_openssl_writes() {
+        let scratch = Scratch::new("load-combined");
+        let issuer = Issuer::new("combined");
+        let parameters =
+            "-----BEGIN DH PARAMETERS-----\nMAYCAQUCAQI=\n-----END DH PARAMETERS-----\n";
+        for (name, key_first) in [("a.example", true), ("b.example", false)] {
+            let (chain, key) = issuer.pair(&[name], &PKCS_ECDSA_P256_SHA256);
+            let (first, last) = if key_first { (key, chain) } else { (chain, key) };
+            scratch.write(&format!("{name}.pem"), &(first + parameters + &last));
+        }
+        let loaded = load_now(&directory(&scratch));
+        assert_eq!(names(&loaded), ["a.example", "b.example"]);
+        assert_eq!((words(&loaded.problems()), words(&loaded.warnings(NOW))), (vec![], vec![]));
+        let one = load_now(&[source(CertificatePlace::Path(scratch.0.join("b.example.pem")))]);
+        assert_eq!(names(&one), ["b.example"]);
+    }
+
+    #[test]
+    fn what_breaks_is_served_on_and_said_once_and_what_is_gone_until_a_reload() {
+        let scratch = Scratch::new("load-breaks");
+        let issuer = Issuer::new("breaks");
+        write_pair(&scratch, &issuer, "a.example");
+        let sources = directory(&scratch);
+        let first = load_now(&sources);
+        let same =
+            |inventory: &Inventory| Arc::ptr_eq(&inventory.certified()[0], &first.certified()[0]);
+        let whole = file::read(&scratch.0.join("a.example.crt"), 10_000).unwrap();
+        let whole = String::from_utf8(whole).unwrap();
+
+        scratch.write("a.example.crt", &whole[..whole.len() / 3]);
+        let (half, said) = look(&first);
+        assert!(same(&half) && said == News::default(), "{said:?}");
+        let (half, said) = look(&half);
+        assert!(same(&half) && said.warnings.len() == 1, "{said:?}");
+        assert!(said.warnings[0].ends_with("the one before is served on"), "{said:?}");
+        let (half, said) = look(&half);
+        assert!(same(&half) && said == News::default(), "said once: {said:?}");
+
+        scratch.write("a.example.crt", &whole);
+        let (good, said) = look(&half);
+        assert!(same(&good) && said.warnings.is_empty(), "{said:?}");
+        assert!(said.good[0].ends_with("a.example.crt is good again"), "{said:?}");
+
+        file::remove(&scratch.0.join("a.example.key")).unwrap();
+        let (gone, _) = look(&good);
+        let (gone, said) = look(&gone);
+        assert!(same(&gone) && said.warnings[0].contains("a.example.key is gone"), "{said:?}");
+        assert_eq!(gone.certified().len(), 1);
+        assert!(load(&sources, 1, &gone, NOW).certified().is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_keeps_what_was_in_it() {
+        let scratch = Scratch::new("load-unmounted");
+        let (mount, there) = (scratch.0.join("mount"), scratch.0.join("there"));
+        file::create_directory(&there).unwrap();
+        let mount_it = || std::os::unix::fs::symlink("there", &mount).unwrap();
+        mount_it();
+        let (chain, key) = Issuer::new("unmounted").pair(&["a.example"], &PKCS_ECDSA_P256_SHA256);
+        scratch.write("mount/a.crt", &chain);
+        scratch.write("mount/a.key", &key);
+        let first = load_now(&[source(CertificatePlace::Path(mount.clone()))]);
+        file::remove(&mount).unwrap();
+        let (next, _) = look(&first);
+        let (next, said) = look(&next);
+        assert_eq!(names(&next), ["a.example"]);
+        assert_eq!(said.warnings.len(), 1, "{said:?}");
+        mount_it();
+        let (back, said) = look(&next);
+        assert!(Arc::ptr_eq(&back.certified()[0], &first.certified()[0]));
+        assert_eq!(said.good.len(), 1, "{said:?}");
+        assert!(back.problems().is_empty());
+    }
+
+    #[test]
+    fn a_staple_is_put_beside_the_chain_and_a_broken_one_leaves_the_one_before() {
+        let scratch = Scratch::new("load-staple");
+        write_pair(&scratch, &Issuer::new("staple"), "a.example");
+        let path = scratch.0.join("a.example.crt.ocsp");
+        let write = |der: &[u8]| file::write(&path, der, 0o600).unwrap();
+        let shown = |inventory: &Inventory| inventory.certified()[0].key.ocsp.clone();
+        let first = load_now(&directory(&scratch));
+        assert_eq!(shown(&first), None);
+        write(&staple(0));
+        let (with, said) = look(&first);
+        assert_eq!((shown(&with), said.good.len()), (Some(staple(0)), 1));
+        write(&staple(3));
+        let (broken, _) = look(&with);
+        let (broken, said) = look(&broken);
+        assert_eq!(shown(&broken), Some(staple(0)));
+        assert!(said.warnings[0].contains("says tryLater"), "{said:?}");
+        // At a start there is none before.
+        let started = load_now(&directory(&scratch));
+        assert_eq!(shown(&started), None);
+        assert!(started.problems().is_empty() && started.warnings(NOW).len() == 1);
+    }
+
+    #[test]
+    fn a_file_that_was_just_written_is_read_again_though_its_stamp_is_the_same() {
+        let scratch = Scratch::new("load-quiet");
+        let path = scratch.write("a", "x");
+        let written = Moment::from_unix_seconds(file::stamp(&path).unwrap().changed_seconds());
+        let settled = |now| stamp([path.as_path()], now).1;
+        assert!(!settled(written) && !settled(written.plus(QUIET)));
+        assert!(settled(written.plus(2 * QUIET)));
+        // Another machine's clock is ahead: waiting for it would be in vain.
+        assert!(settled(written.minus(DAY)));
     }
 }

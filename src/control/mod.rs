@@ -1,8 +1,10 @@
 //! The control plane: one low-priority thread that learns, stores, and publishes.
 
 pub mod certified;
+pub mod inventory;
 pub mod load;
 pub mod local_ca;
+pub mod places;
 pub mod plane;
 pub mod precedence;
 pub mod prepare;
@@ -10,6 +12,8 @@ pub mod publisher;
 pub mod reload;
 pub mod reports;
 pub mod resolver;
+pub mod staple;
 pub mod tickets;
 pub mod upstream_tls;
 pub mod upstreams;
+pub mod watch;

@@ -10,17 +10,20 @@ use crate::clock::{self, Moment};
 use crate::config::Config;
 use crate::config::problem::Problem;
 use crate::name::Pattern;
+use crate::observe::flood::shortened;
 use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 
 use super::certified::Certified;
+use super::inventory::news;
 use super::local_ca::renewal_due;
-use super::precedence::choices;
+use super::precedence::{choices, choices_for};
 use super::prepare::{Mode, Prepared, prepare};
 use super::publisher::Publisher;
 use super::reload;
 use super::resolver::Resolver;
 use super::tickets::Rotation;
 use super::upstreams::{Slots, names, resolved};
+use super::watch::{self, Watch};
 
 /// How often certificates are looked at: often enough for leaves of a week and for a clock that jumped.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -38,6 +41,9 @@ pub struct Plane {
     publisher: Publisher,
     rotation: Rotation,
     next_look: Instant,
+    /// Lent to the pool while it looks.
+    watch: Option<Watch>,
+    next_watch: Instant,
     warned: Moment,
 }
 
@@ -46,6 +52,7 @@ pub struct Plane {
 pub enum Due {
     RotateTickets,
     LookAtCertificates,
+    LookAtFiles,
     /// A name resolved to other addresses.
     PublishUpstreams,
 }
@@ -75,6 +82,8 @@ impl Plane {
             config,
             ports,
             threads,
+            watch: Some(Watch::new(&prepared.inventory)),
+            next_watch: now + watch::LOOK_EVERY,
             prepared: Arc::new(prepared),
             resolver,
             slots,
@@ -115,9 +124,15 @@ impl Plane {
     }
 
     fn next_by_the_clock(&self) -> (Instant, Due) {
-        let rotate = (self.rotation.due(), Due::RotateTickets);
-        let look = (self.next_look, Due::LookAtCertificates);
-        if look.0 < rotate.0 { look } else { rotate }
+        let mut next = (self.rotation.due(), Due::RotateTickets);
+        for other in
+            [(self.next_look, Due::LookAtCertificates), (self.next_watch, Due::LookAtFiles)]
+        {
+            if other.0 < next.0 {
+                next = other;
+            }
+        }
+        next
     }
 
     /// Does what is due.
@@ -125,6 +140,7 @@ impl Plane {
         match due {
             Due::RotateTickets => self.rotate_tickets(),
             Due::LookAtCertificates => self.look_at_certificates().await,
+            Due::LookAtFiles => self.look_at_files().await,
             Due::PublishUpstreams => self.publish_upstreams(),
         }
     }
@@ -167,6 +183,7 @@ impl Plane {
         );
         self.prepared = Arc::new(prepared);
         self.config = config;
+        self.follow_files().await;
         Ok(())
     }
 
@@ -187,6 +204,53 @@ impl Plane {
         self.publisher.upstreams(upstreams);
     }
 
+    /// Publishes what has changed in the operator's files, with no reload.
+    async fn look_at_files(&mut self) {
+        if !self.prepared.inventory.holdings.is_empty()
+            && let Some(mut watch) = self.watch.take()
+        {
+            let (prepared, threads) = (self.prepared.clone(), self.threads);
+            let now = Moment::now();
+            let look = move || {
+                let looked = watch.look(&prepared.inventory, threads, now);
+                (watch, looked)
+            };
+            let (watch, looked) = blocking(look).await;
+            self.watch = Some(watch);
+            if let Some((inventory, changes)) = looked {
+                let (patterns, news) = news(&self.prepared.inventory, &inventory, &changes, now);
+                // Nobody else has it between two events.
+                if let Some(prepared) = Arc::get_mut(&mut self.prepared) {
+                    prepared.by_hand = inventory.certified();
+                    prepared.inventory = inventory;
+                }
+                if !patterns.is_empty() {
+                    let all = all_certified(&self.prepared);
+                    self.publisher.some_certificates(choices_for(&patterns, &all, now));
+                }
+                for line in shortened(&news.good, |_| "certificates") {
+                    info!("certificate files changed: {line}");
+                }
+                for line in shortened(&news.warnings, |_| "certificates") {
+                    warn!("certificate files changed: {line}");
+                }
+            }
+        }
+        self.next_watch = clock::steady() + watch::LOOK_EVERY;
+    }
+
+    /// Watches what a reload has put into force.
+    async fn follow_files(&mut self) {
+        if let Some(mut watch) = self.watch.take() {
+            let prepared = self.prepared.clone();
+            let follow = move || {
+                watch.follow(&prepared.inventory);
+                watch
+            };
+            self.watch = Some(blocking(follow).await);
+        }
+    }
+
     /// Renews the local CA's leaves that are due, and warns of what nobody renews.
     async fn look_at_certificates(&mut self) {
         let now = Moment::now();
@@ -202,10 +266,10 @@ impl Plane {
         let (config, ports, threads) = (self.config.clone(), self.ports.clone(), self.threads);
         let previous = self.prepared.clone();
         let renewed =
-            blocking(move || prepare(&config, &ports, Some(&previous), Mode::Serve, threads, now))
+            blocking(move || prepare(&config, &ports, Some(&previous), Mode::Renew, threads, now))
                 .await;
         match renewed {
-            // Only the leaves are taken: certificates by hand change with a reload.
+            // Only the leaves are new.
             Ok(renewed) => {
                 let mut next = Prepared { local: renewed.local, ..self.prepared_again() };
                 next.local_ca = renewed.local_ca;
@@ -222,10 +286,12 @@ impl Plane {
     }
 
     fn prepared_again(&self) -> Prepared {
-        let Prepared { settings, by_hand, local_names, routes, upstreams, .. } = &*self.prepared;
+        let Prepared { settings, inventory, by_hand, local_names, routes, upstreams, .. } =
+            &*self.prepared;
         let Prepared { tls_settings, upstream_tls, .. } = &*self.prepared;
         Prepared {
             settings: settings.clone(),
+            inventory: inventory.clone(),
             by_hand: by_hand.clone(),
             local_names: local_names.clone(),
             local: Vec::new(),
@@ -248,12 +314,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn all_choices(prepared: &Prepared, now: Moment) -> HashMap<Pattern, CertificateChoice> {
-    let all: Vec<_> = prepared.by_hand.iter().chain(&prepared.local).cloned().collect();
-    choices(&all, now)
+    choices(&all_certified(prepared), now)
+}
+
+fn all_certified(prepared: &Prepared) -> Vec<Arc<Certified>> {
+    prepared.by_hand.iter().chain(&prepared.local).cloned().collect()
 }
 
 fn warn_of_expiry(certified: &[Arc<Certified>], now: Moment) {
-    for note in certified.iter().filter_map(|certified| certified.note_of_dates(now)) {
+    let notes: Vec<_> = certified.iter().filter_map(|one| one.note_of_dates(now)).collect();
+    for note in shortened(&notes, |_| "certificates") {
         warn!("{note}");
     }
 }

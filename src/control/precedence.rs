@@ -26,6 +26,20 @@ pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, Certific
     best.into_iter().map(|(pattern, best)| (pattern.clone(), best.choice())).collect()
 }
 
+/// What is to be served for these patterns alone, `None` where nothing is: costs little where few of many
+/// certified keys have changed.
+pub fn choices_for(
+    patterns: &HashSet<Pattern>,
+    all: &[Arc<Certified>],
+    now: Moment,
+) -> Vec<(Pattern, Option<CertificateChoice>)> {
+    let concerns =
+        |certified: &&Arc<Certified>| certified.patterns.iter().any(|one| patterns.contains(one));
+    let concerned: Vec<_> = all.iter().filter(concerns).cloned().collect();
+    let mut chosen = choices(&concerned, now);
+    patterns.iter().map(|pattern| (pattern.clone(), chosen.remove(pattern))).collect()
+}
+
 #[derive(Default)]
 struct Best<'a> {
     elliptic: Option<&'a Certified>,
@@ -201,6 +215,24 @@ mod tests {
         );
         let with_rsa = choices(&[kept, rsa, make("new.example", KeyKind::EcdsaP256)], NOW);
         assert_eq!(changes(&new, &with_rsa).len(), 2);
+    }
+
+    #[test]
+    fn choices_for_some_patterns_are_those_among_all() {
+        let issuer = Issuer::new("some");
+        let make = |names: &[&str], days| certified(&issuer, names, true, KeyKind::EcdsaP256, days);
+        let all = [
+            make(&["a.example", "b.example"], 10),
+            make(&["a.example"], 20),
+            make(&["b.example", "c.example"], 30),
+        ];
+        let every = choices(&all, NOW);
+        let wanted = HashSet::from([pattern("a.example"), pattern("gone.example")]);
+        let mut some = choices_for(&wanted, &all, NOW);
+        some.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(some.len(), 2);
+        assert!(same(some[0].1.as_ref().unwrap(), &every[&pattern("a.example")]));
+        assert!(some[1].1.is_none());
     }
 
     #[test]

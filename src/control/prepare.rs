@@ -11,11 +11,13 @@ use crate::clock::Moment;
 use crate::config::problem::{Origin, Problem};
 use crate::config::{self, Config, UpstreamConfig};
 use crate::name::{Pattern, ServerName};
+use crate::observe::flood::shortened;
 use crate::snapshot::{
     EdgeSettings, NameMap, ProxyVersion, Route, Routes, Target, TlsSettings, UpstreamId,
 };
 
 use super::certified::Certified;
+use super::inventory::Inventory;
 use super::load::load;
 use super::local_ca::{LocalCa, Unusable};
 use super::precedence::Covering;
@@ -25,6 +27,9 @@ use super::upstreams::PreparedUpstream;
 /// Everything that a snapshot is built from, but for the ticket keys and the upstreams' addresses.
 pub struct Prepared {
     pub settings: Arc<EdgeSettings>,
+    /// What the operator's files hold.
+    pub inventory: Inventory,
+    /// What of it is served.
     pub by_hand: Vec<Arc<Certified>>,
     /// Patterns that only the local CA serves.
     pub local_names: Vec<Pattern>,
@@ -45,6 +50,8 @@ pub struct Prepared {
 pub enum Mode {
     /// Opens the local CA, making it if there is none, and issues its leaves.
     Serve,
+    /// The same with the certificates by hand as they were; their files are not looked at.
+    Renew,
     /// Changes nothing on disk.
     Check,
 }
@@ -52,7 +59,7 @@ pub enum Mode {
 /// Prepares `config` for listeners on `ports`. `previous` lends what has not changed.
 ///
 /// # Errors
-/// Every certificate that cannot be served and, in [`Mode::Serve`], a local CA that cannot be used.
+/// Every certificate that cannot be served and, unless it only checks, a local CA that cannot be used.
 pub fn prepare(
     config: &Config,
     ports: &[u16],
@@ -61,21 +68,29 @@ pub fn prepare(
     threads: usize,
     now: Moment,
 ) -> Result<Prepared, Vec<Problem>> {
-    let known = previous.map(|previous| previous.by_hand.as_slice()).unwrap_or_default();
-    let loaded = load(&config.certificates, threads, known, now);
-    let mut problems = loaded.problems;
-    let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let known = previous.map(|previous| previous.inventory.clone()).unwrap_or_default();
+    let (inventory, mut problems) = match mode {
+        Mode::Renew => (known, Vec::new()),
+        Mode::Serve | Mode::Check => {
+            let inventory = load(&config.certificates, threads, &known, now);
+            let problems = inventory.problems();
+            (inventory, problems)
+        }
+    };
+    let by_hand = inventory.certified();
+    let mut warnings = shortened(&inventory.warnings(now), |_| "certificates");
 
-    let covering = Covering::new(&loaded.certified);
+    let covering = Covering::new(&by_hand);
     let local_names: Vec<Pattern> =
         served_names(config).into_iter().filter(|pattern| !covering.covers(pattern)).collect();
-    warnings.extend(local_names.iter().filter_map(warn_of_local_name));
+    let of_local_names: Vec<_> = local_names.iter().filter_map(warn_of_local_name).collect();
+    warnings.extend(shortened(&of_local_names, |_| "names that the local CA serves"));
     let local_names: Vec<Pattern> =
         local_names.into_iter().filter(|pattern| *pattern != Pattern::Any).collect();
 
     let mut local_ca = None;
     let mut local = Vec::new();
-    if mode == Mode::Serve && !local_names.is_empty() {
+    if mode != Mode::Check && !local_names.is_empty() {
         let dir = config.data_dir.join("local-ca");
         match issue_local(&dir, &local_names, now) {
             Ok(Issued { ca, leaves, notes }) => {
@@ -102,7 +117,8 @@ pub fn prepare(
             default_server_name: config.default_server_name.clone(),
             accept_proxy: config.accept_proxy.clone().into(),
         }),
-        by_hand: loaded.certified,
+        inventory,
+        by_hand,
         local_names,
         local,
         local_ca,

@@ -70,6 +70,19 @@ impl Publisher {
         changed
     }
 
+    /// Publishes another choice for each of these patterns, or none.
+    pub fn some_certificates(&mut self, changes: Vec<(Pattern, Option<CertificateChoice>)>) {
+        let borrowed = changes.iter().map(|(pattern, choice)| (pattern, choice.clone()));
+        self.current.certificates = Arc::new(self.current.certificates.changed(borrowed));
+        for (pattern, choice) in changes {
+            match choice {
+                Some(choice) => self.choices.insert(pattern, choice),
+                None => self.choices.remove(&pattern),
+            };
+        }
+        self.publish();
+    }
+
     /// Publishes another choice for one pattern, or none.
     pub fn certificate(&mut self, pattern: Pattern, choice: Option<CertificateChoice>) {
         self.current.certificates =

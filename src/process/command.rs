@@ -12,6 +12,7 @@ use crate::config::problem::Problem;
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::control::local_ca::LocalCa;
 use crate::control::prepare::{Mode, prepare};
+use crate::observe::flood::shortened;
 use crate::observe::log;
 
 use super::{cores, run, trust};
@@ -74,8 +75,8 @@ pub fn execute(invocation: Invocation) -> ExitCode {
 
 fn in_words(problems: &[Problem]) -> String {
     let mut text = String::new();
-    for problem in problems {
-        text.push_str(&format!("{problem}\n"));
+    for line in shortened(problems, Problem::option) {
+        text.push_str(&format!("{line}\n"));
     }
     let count = match problems.len() {
         1 => "1 problem".to_owned(),

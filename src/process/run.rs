@@ -24,6 +24,7 @@ use crate::control::reports::Reports;
 use crate::edge::listener::Listener;
 use crate::edge::worker::{self, Order};
 use crate::observe::counters::{Counters, Report, Reporter};
+use crate::observe::flood::shortened;
 use crate::observe::names::Reason;
 use crate::ring;
 
@@ -123,8 +124,8 @@ async fn reload(plane: &mut Plane, written: &Written) {
         Err(Failure::Unavailable(_) | Failure::Other(_)) => Ok(()),
     };
     if let Err(problems) = outcome {
-        for problem in &problems {
-            error!("{problem}");
+        for line in shortened(&problems, Problem::option) {
+            error!("{line}");
         }
         error!(problems = problems.len(), "the configuration is not reloaded; nothing was changed");
     }
