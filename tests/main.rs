@@ -14,6 +14,7 @@ mod endpoints;
 mod first_run;
 mod hostile;
 mod house;
+mod inventory;
 mod limits;
 mod names;
 mod proxy_protocol;
