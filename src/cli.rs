@@ -7,6 +7,7 @@ use clap::builder::StringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
+use crate::config::docs;
 use crate::config::layers::Written;
 use crate::config::options::{Kind, OPTIONS, Opt, not_built_above};
 
@@ -71,10 +72,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         "run" => Command::Run,
         "check" if flags.get_flag("preflight") => return not_built("ringgate check --preflight"),
         "check" => Command::Check,
+        "docs" => return documentation(flags.get_flag("schema")),
         "trust" => Command::Trust { install: flags.get_flag("install") },
         other => return not_built(&format!("ringgate {other}")),
     };
     Outcome::Invocation(Invocation { command, written: written(flags) })
+}
+
+fn documentation(schema: bool) -> Outcome {
+    let text = if schema { docs::schema() } else { docs::reference() };
+    Outcome::Print { text, status: 0, to_stderr: false }
 }
 
 fn not_built(what: &str) -> Outcome {
@@ -119,6 +126,14 @@ fn grammar() -> clap::Command {
                     .help("Install it into this machine's trust store instead"),
             ),
         )
+        .subcommand(
+            clap::Command::new("docs").about("Print the reference of all options").arg(
+                Arg::new("schema")
+                    .long("schema")
+                    .action(ArgAction::SetTrue)
+                    .help("Print the JSON Schema of the configuration file instead, for editors"),
+            ),
+        )
         .subcommand(later("certs"))
         .subcommand(later("store"))
 }
@@ -144,7 +159,7 @@ fn argument(option: &'static Opt) -> Arg {
         .action(ArgAction::Append)
         .value_parser(StringValueParser::new())
         .hide(!option.built)
-        .help_heading(heading(option))
+        .help_heading(option.heading())
         .help(format!("{} [default: {}]", option.help, option.default))
         .long_help(long_help(option));
     argument = match option.kind {
@@ -163,15 +178,6 @@ fn argument(option: &'static Opt) -> Arg {
         argument = argument.num_args(0..=1).default_missing_value("");
     }
     argument
-}
-
-fn heading(option: &Opt) -> &'static str {
-    match option.key {
-        key if key.starts_with("tls_") || key.starts_with("ticket_") => "TLS",
-        key if key.ends_with("_timeout") => "Timeouts",
-        key if key.starts_with("log_") => "Logging",
-        _ => "Serving",
-    }
 }
 
 fn long_help(option: &Opt) -> String {

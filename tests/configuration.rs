@@ -1,6 +1,6 @@
 //! What is said to who mistypes, and that nothing is changed by it.
 
-use crate::harness::{Ringgate, Scratch, binary, unused_address};
+use crate::harness::{Ringgate, Scratch, binary, command, unused_address};
 
 fn refused(arguments: &[&str]) -> String {
     let output = Ringgate::output(arguments);
@@ -87,6 +87,21 @@ fn help_and_version_go_to_stdout_and_list_every_option() {
             .unwrap()
             .starts_with("ringgate 0.")
     );
+}
+
+#[test]
+fn the_reference_and_the_schema_are_printed_and_the_schema_is_json() {
+    let printed = |arguments: &[&str]| {
+        let output = Ringgate::output(arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(printed(&["docs"]).contains("\n### `idle_timeout`\n"));
+    let schema = printed(&["docs", "--schema"]);
+    let read =
+        "import json, sys; print(json.load(sys.stdin)['properties']['tls_min_version']['enum'])";
+    let output = command("python3", &["-c", read], &schema);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "['1.2', '1.3', 1.2, 1.3]\n");
 }
 
 #[test]

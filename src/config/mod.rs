@@ -1,6 +1,7 @@
 //! What the user wrote, turned into a checked [`Config`].
 
 pub mod check;
+pub mod docs;
 pub mod layers;
 pub mod options;
 pub mod problem;

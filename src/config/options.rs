@@ -181,6 +181,45 @@ pub const ROUTE_KEYS: &[&str] = &[
 /// The keys of an entry of `certificates` that are built.
 pub const CERTIFICATE_KEYS: &[&str] = &["cert", "key", "ocsp"];
 
+/// A key of the maps that are the entries of `routes` or `certificates`.
+#[derive(Debug)]
+pub struct Part {
+    /// The option whose entries have it.
+    pub of: &'static str,
+    pub key: &'static str,
+    pub kind: Kind,
+    pub needed: bool,
+    pub help: &'static str,
+}
+
+const fn part(
+    of: &'static str,
+    key: &'static str,
+    kind: Kind,
+    needed: bool,
+    help: &'static str,
+) -> Part {
+    Part { of, key, kind, needed, help }
+}
+
+/// What those keys mean; which of them are built, the lists above say.
+#[rustfmt::skip] // A row is read as a row.
+pub static PARTS: &[Part] = &[
+    part("routes", "from", Kind::Text, true, "`https://HOST` or `https://HOST:PORT`; the host may be `*.example.com`, or `*` for any remaining name. With a port it matches on that listener only, or everywhere if no `address` has it."),
+    part("routes", "to", Kind::List, true, "Where its connections go, one or several: `tcp://HOST:PORT`, `tls://HOST:PORT` (encrypted again) or `unix:/PATH`."),
+    part("routes", "load_balancing_policy", Kind::Choice(&["round_robin", "least_connections"]), false, "How one of several is picked. Default: round_robin."),
+    part("routes", "alpn", Kind::List, false, "Protocols to offer clients, like `h2` and `http/1.1`. Default: none."),
+    part("routes", "send_proxy", Kind::Choice(&["v1", "v2"]), false, "Tell the upstream the client's address in a PROXY header of this version."),
+    part("routes", "tls_custom_ca_file", Kind::Path, false, "For `tls://`: the roots to verify the upstream with. Default: the system's."),
+    part("routes", "tls_server_name", Kind::Text, false, "For `tls://`: the name that the upstream's certificate must have. Default: the host in `to`."),
+    part("routes", "tls_skip_verify", Kind::Bool, false, "For `tls://`: take any certificate; then anyone on the way can read and change what is sent."),
+    part("routes", "tls_client_cert_file", Kind::Path, false, "For `tls://`: the chain to show to an upstream that asks."),
+    part("routes", "tls_client_key_file", Kind::Path, false, "For `tls://`: its private key."),
+    part("certificates", "cert", Kind::Path, true, "The chain as PEM, the leaf first."),
+    part("certificates", "key", Kind::Path, false, "Its private key as PEM. Default: it is in the chain's file."),
+    part("certificates", "ocsp", Kind::Path, false, "The staple, an OCSP response in DER. Default: none."),
+];
+
 /// The option of this key.
 pub fn find(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.key == key)
@@ -200,6 +239,26 @@ pub fn not_built_above(nested: &str) -> Option<&'static Opt> {
 }
 
 impl Opt {
+    /// Under which heading help and reference show it.
+    pub fn heading(&self) -> &'static str {
+        match self.key {
+            key if key.starts_with("tls_") || key.starts_with("ticket_") => "TLS",
+            key if key.ends_with("_timeout") => "Timeouts",
+            key if key.starts_with("log_") => "Logging",
+            _ => "Serving",
+        }
+    }
+
+    /// The keys of its entries that are built, where they are maps.
+    pub fn parts(&self) -> impl Iterator<Item = &'static Part> {
+        let built = match self.kind {
+            Kind::Routes => ROUTE_KEYS,
+            Kind::Certificates => CERTIFICATE_KEYS,
+            _ => &[],
+        };
+        PARTS.iter().filter(|part| part.of == self.key && built.contains(&part.key))
+    }
+
     /// `--idle-timeout`; routes are written one by one, so theirs is `--route`.
     pub fn flag(&self) -> String {
         match self.kind {
@@ -283,6 +342,16 @@ mod tests {
             ("address_x", None),
         ] {
             assert_eq!(not_built_above(nested).map(|option| option.key), above, "{nested}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_a_route_and_of_a_certificate_has_its_row() {
+        for (of, keys) in [("routes", ROUTE_KEYS), ("certificates", CERTIFICATE_KEYS)] {
+            let rows: Vec<_> = find(of).unwrap().parts().map(|part| part.key).collect();
+            let mut keys = keys.to_vec();
+            keys.retain(|key| !rows.contains(key));
+            assert_eq!(keys, [""; 0], "{of} has keys without a row in PARTS");
         }
     }
 
