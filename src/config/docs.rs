@@ -76,7 +76,7 @@ pub fn schema() -> String {
             let description = format!("{} Default: {}.", option.help, option.default);
             let shape = match option.kind {
                 Kind::Certificates | Kind::Routes => entries(option),
-                kind => shape(kind).into(),
+                kind => shape(kind),
             };
             property(4, option.key, &description, &shape)
         })

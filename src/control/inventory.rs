@@ -35,6 +35,8 @@ pub struct Holding {
     /// Whether each directory was quiet for so long before it was looked into that its stamp tells all.
     pub settled: bool,
     pub items: Vec<Arc<Item>>,
+    /// Whether one of them is; to spare looks going through all.
+    pub restless: bool,
     pub passed_over: Vec<Refused>,
     /// Why the source as a whole cannot be looked into.
     pub complaint: Option<Complaint>,

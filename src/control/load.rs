@@ -89,6 +89,7 @@ pub fn refresh(
                         changes.push(Change { before: Some(item.clone()), after: read });
                     }
                 }
+                renewed.restless = renewed.items.iter().any(|item| item.is_restless());
                 for (place, stamp) in &directories {
                     if let Some((_, known)) = renewed.directories.get_mut(*place) {
                         *known = *stamp;
@@ -128,6 +129,7 @@ impl<'a> Looked<'a> {
             directories: Vec::new(),
             settled: true,
             items: Vec::new(),
+            restless: false,
             passed_over: Vec::new(),
             complaint: None,
         };
@@ -139,6 +141,7 @@ impl<'a> Looked<'a> {
                 if let Some(previous) = previous {
                     holding.directories.clone_from(&previous.directories);
                     holding.items.clone_from(&previous.items);
+                    holding.restless = previous.restless;
                 }
                 holding.settled = false;
                 return Self { holding, files: Vec::new() };
@@ -208,6 +211,7 @@ fn look_into(
             if before.is_none_or(|before| !Arc::ptr_eq(before, &item)) {
                 changes.push(Change { before: before.cloned(), after: item.clone() });
             }
+            holding.restless |= item.is_restless();
             holding.items.push(item);
         }
         holdings.push((holding, changes));

@@ -19,10 +19,10 @@ use super::load::{Part, refresh, stamp};
 /// How often to look. A change must be in force within 5 seconds, and a half-written file that is complained
 /// of needs two looks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How many directories and how many items a look asks the disk about: all, for nearly everybody. It takes
-/// about 20 ms, a hundredth of a core between two looks, at the lowest priority
-/// (perf/results/hundred-thousand-names.md).
-const SHARE: usize = 8192;
+/// How many directories and how many items a look asks the disk about: all, for nearly everybody. Eight
+/// thousand took 3 % of a core at a hundred thousand names, two thousand a quarter of that
+/// (perf/results/hundred-thousand-names.md); then each has its turn after 100 seconds.
+const SHARE: usize = 2048;
 
 /// Where the looks are.
 pub struct Watch {
@@ -100,18 +100,26 @@ impl Watch {
     fn changed_items(&mut self, inventory: &Inventory, now: Moment) -> Vec<(usize, usize)> {
         let total = inventory.holdings.iter().map(|holding| holding.items.len()).sum();
         let (skip, take) = share(&mut self.next_item, total);
-        let holdings = inventory.holdings.iter().enumerate();
-        let all = holdings.flat_map(|(at, holding)| {
-            holding.items.iter().enumerate().map(move |(place, item)| (at, place, item))
-        });
-        all.enumerate()
-            .filter(|(number, (.., item))| {
-                item.is_restless()
-                    || ((skip..skip + take).contains(number)
-                        && stamp(paths(item), now).0 != item.stamp)
-            })
-            .map(|(_, (at, place, _))| (at, place))
-            .collect()
+        let turn = skip..skip + take;
+        let mut changed = Vec::new();
+        let mut first = 0;
+        for (at, holding) in inventory.holdings.iter().enumerate() {
+            let length = holding.items.len();
+            let mine = turn.start.clamp(first, first + length) - first
+                ..turn.end.clamp(first, first + length) - first;
+            let is_changed = |item: &Arc<Item>| stamp(paths(item), now).0 != item.stamp;
+            let in_turn = holding.items.get(mine.clone()).unwrap_or_default().iter().zip(mine);
+            changed
+                .extend(in_turn.filter(|(item, _)| is_changed(item)).map(|(_, place)| (at, place)));
+            if holding.restless {
+                let items = holding.items.iter().enumerate();
+                changed.extend(
+                    items.filter(|(_, item)| item.is_restless()).map(|(place, _)| (at, place)),
+                );
+            }
+            first += length;
+        }
+        changed
     }
 }
 
@@ -255,6 +263,7 @@ mod tests {
             directories,
             settled: true,
             items,
+            restless: false,
             passed_over: Vec::new(),
             complaint: None,
         };
