@@ -107,6 +107,13 @@ impl Complaint {
 }
 
 impl Inventory {
+    /// Whether both are one and the same, not only alike.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let pairs = || self.holdings.iter().zip(&other.holdings);
+        self.holdings.len() == other.holdings.len()
+            && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
     pub fn certified(&self) -> Vec<Arc<Certified>> {
         self.items().filter_map(|(_, item)| item.certified.clone()).collect()
     }

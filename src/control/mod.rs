@@ -4,6 +4,7 @@ pub mod certified;
 pub mod inventory;
 pub mod load;
 pub mod local_ca;
+pub mod looking;
 pub mod places;
 pub mod plane;
 pub mod precedence;

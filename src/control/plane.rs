@@ -16,6 +16,7 @@ use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 use super::certified::Certified;
 use super::inventory::news;
 use super::local_ca::renewal_due;
+use super::looking::Looking;
 use super::precedence::{choices, choices_for};
 use super::prepare::{Mode, Prepared, prepare};
 use super::publisher::Publisher;
@@ -23,7 +24,6 @@ use super::reload;
 use super::resolver::Resolver;
 use super::tickets::Rotation;
 use super::upstreams::{Slots, names, resolved};
-use super::watch::{self, Watch};
 
 /// How often certificates are looked at: often enough for leaves of a week and for a clock that jumped.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -41,9 +41,7 @@ pub struct Plane {
     publisher: Publisher,
     rotation: Rotation,
     next_look: Instant,
-    /// Lent to the pool while it looks.
-    watch: Option<Watch>,
-    next_watch: Instant,
+    looking: Looking,
     warned: Moment,
 }
 
@@ -53,6 +51,7 @@ pub enum Due {
     RotateTickets,
     LookAtCertificates,
     LookAtFiles,
+    PublishFiles,
     /// A name resolved to other addresses.
     PublishUpstreams,
 }
@@ -82,8 +81,7 @@ impl Plane {
             config,
             ports,
             threads,
-            watch: Some(Watch::new(&prepared.inventory)),
-            next_watch: now + watch::LOOK_EVERY,
+            looking: Looking::new(&prepared.inventory, now),
             prepared: Arc::new(prepared),
             resolver,
             slots,
@@ -120,13 +118,14 @@ impl Plane {
             biased;
             () = tokio::time::sleep_until(when.into()) => due,
             () = self.resolver.changed() => Due::PublishUpstreams,
+            () = self.looking.ended() => Due::PublishFiles,
         }
     }
 
     fn next_by_the_clock(&self) -> (Instant, Due) {
         let mut next = (self.rotation.due(), Due::RotateTickets);
         for other in
-            [(self.next_look, Due::LookAtCertificates), (self.next_watch, Due::LookAtFiles)]
+            [(self.next_look, Due::LookAtCertificates), (self.looking.due(), Due::LookAtFiles)]
         {
             if other.0 < next.0 {
                 next = other;
@@ -140,7 +139,13 @@ impl Plane {
         match due {
             Due::RotateTickets => self.rotate_tickets(),
             Due::LookAtCertificates => self.look_at_certificates().await,
-            Due::LookAtFiles => self.look_at_files().await,
+            Due::LookAtFiles => self.looking.begin(
+                &self.prepared.inventory,
+                self.threads,
+                Moment::now(),
+                clock::steady(),
+            ),
+            Due::PublishFiles => self.publish_files(),
             Due::PublishUpstreams => self.publish_upstreams(),
         }
     }
@@ -183,7 +188,7 @@ impl Plane {
         );
         self.prepared = Arc::new(prepared);
         self.config = config;
-        self.follow_files().await;
+        self.looking.replaced();
         Ok(())
     }
 
@@ -205,49 +210,25 @@ impl Plane {
     }
 
     /// Publishes what has changed in the operator's files, with no reload.
-    async fn look_at_files(&mut self) {
-        if !self.prepared.inventory.holdings.is_empty()
-            && let Some(mut watch) = self.watch.take()
-        {
-            let (prepared, threads) = (self.prepared.clone(), self.threads);
-            let now = Moment::now();
-            let look = move || {
-                let looked = watch.look(&prepared.inventory, threads, now);
-                (watch, looked)
-            };
-            let (watch, looked) = blocking(look).await;
-            self.watch = Some(watch);
-            if let Some((inventory, changes)) = looked {
-                let (patterns, news) = news(&self.prepared.inventory, &inventory, &changes, now);
-                // Nobody else has it between two events.
-                if let Some(prepared) = Arc::get_mut(&mut self.prepared) {
-                    prepared.by_hand = inventory.certified();
-                    prepared.inventory = inventory;
-                }
-                if !patterns.is_empty() {
-                    let all = all_certified(&self.prepared);
-                    self.publisher.some_certificates(choices_for(&patterns, &all, now));
-                }
-                for line in shortened(&news.good, |_| "certificates") {
-                    info!("certificate files changed: {line}");
-                }
-                for line in shortened(&news.warnings, |_| "certificates") {
-                    warn!("certificate files changed: {line}");
-                }
-            }
+    fn publish_files(&mut self) {
+        let Some((inventory, changes)) = self.looking.take(&self.prepared.inventory) else {
+            return;
+        };
+        let now = Moment::now();
+        let (patterns, news) = news(&self.prepared.inventory, &inventory, &changes, now);
+        // Between two events nobody else has it.
+        let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
+        prepared.by_hand = inventory.certified();
+        prepared.inventory = inventory;
+        if !patterns.is_empty() {
+            let chosen = choices_for(&patterns, &all_certified(&self.prepared), now);
+            self.publisher.some_certificates(chosen);
         }
-        self.next_watch = clock::steady() + watch::LOOK_EVERY;
-    }
-
-    /// Watches what a reload has put into force.
-    async fn follow_files(&mut self) {
-        if let Some(mut watch) = self.watch.take() {
-            let prepared = self.prepared.clone();
-            let follow = move || {
-                watch.follow(&prepared.inventory);
-                watch
-            };
-            self.watch = Some(blocking(follow).await);
+        for line in shortened(&news.good, |_| "certificates") {
+            info!("certificate files changed: {line}");
+        }
+        for line in shortened(&news.warnings, |_| "certificates") {
+            warn!("certificate files changed: {line}");
         }
     }
 

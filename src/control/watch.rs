@@ -30,18 +30,32 @@ pub struct Watch {
     notices: Option<Notices>,
     next_directory: usize,
     next_item: usize,
+    /// The directories to follow may be others.
+    others: bool,
+    /// Something that was found was not put into force.
+    lost: bool,
 }
 
 impl Watch {
     pub fn new(inventory: &Inventory) -> Self {
         let notices = Notices::new().ok();
-        let mut watch = Self { notices, next_directory: 0, next_item: 0 };
+        let mut watch =
+            Self { notices, next_directory: 0, next_item: 0, others: false, lost: false };
         watch.follow(inventory);
         watch
     }
 
-    /// Follows another inventory from here on.
-    pub fn follow(&mut self, inventory: &Inventory) {
+    /// The next look is at another inventory.
+    pub fn follow_anew(&mut self) {
+        self.others = true;
+    }
+
+    /// What the last look found did not come into force: the next one is at everything.
+    pub fn distrust(&mut self) {
+        (self.others, self.lost) = (true, true);
+    }
+
+    fn follow(&mut self, inventory: &Inventory) {
         let Some(notices) = &mut self.notices else { return };
         let mut directories: Vec<&Path> = Vec::new();
         for holding in &inventory.holdings {
@@ -65,9 +79,13 @@ impl Watch {
         threads: usize,
         now: Moment,
     ) -> Option<(Inventory, Vec<Change>)> {
+        if std::mem::take(&mut self.others) {
+            self.follow(inventory);
+        }
         // In this order: what happens between the two is seen by both.
         let directories = self.changed_directories(inventory, now);
-        let happened = self.notices.as_mut().map(Notices::take).unwrap_or_default();
+        let mut happened = self.notices.as_mut().map(Notices::take).unwrap_or_default();
+        happened.anything |= std::mem::take(&mut self.lost);
         let items = self.changed_items(inventory, now);
         let parts = parts(inventory, &directories, &happened, items);
         if parts.is_empty() {

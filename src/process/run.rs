@@ -64,7 +64,7 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| Failure::Other(format!("cannot start the control plane: {error}")))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         // Handlers stand before READY, so that no signal of the supervisor kills us.
         let mut signals = Signals::new()
             .map_err(|error| Failure::Other(format!("cannot handle signals: {error}")))?;
@@ -108,7 +108,11 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         }
         notify(State::Stopping);
         fleet.drain(shutdown_timeout, &mut signals, &mut reports, &mut log).await
-    })
+    });
+    // What is under way there reads, or writes so that a crash loses nothing; a mount that hangs must not
+    // keep the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn write(log: &mut Reports, report: &Report) {
