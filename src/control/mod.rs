@@ -2,9 +2,11 @@
 
 pub mod certified;
 pub mod inventory;
+pub mod item;
 pub mod load;
 pub mod local_ca;
 pub mod looking;
+pub mod parallel;
 pub mod places;
 pub mod plane;
 pub mod precedence;

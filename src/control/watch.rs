@@ -14,7 +14,8 @@ use crate::clock::Moment;
 use crate::store::notices::{Happened, Notices};
 
 use super::inventory::{Change, Inventory, Item};
-use super::load::{Part, refresh, stamp};
+use super::item::stamp;
+use super::load::{Part, refresh};
 
 /// How often to look. A change must be in force within 5 seconds, and a half-written file that is complained
 /// of needs two looks.
