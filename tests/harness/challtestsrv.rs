@@ -7,7 +7,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http::Message;
-use super::{free_port, loopback, wait_for};
+use super::{loopback, wait_for};
+
+// Its own defaults, on an address that is this test's alone.
+const DNS_PORT: u16 = 8053;
+const MANAGEMENT_PORT: u16 = 8055;
 
 pub struct Challtestsrv {
     child: Child,
@@ -19,8 +23,8 @@ impl Challtestsrv {
     /// Answers every name with `node`, over IPv4 alone: Pebble prefers IPv6 and does not fall back.
     pub fn start(node: Ipv4Addr) -> Self {
         let host = loopback();
-        let dns = SocketAddr::from((host, free_port(host)));
-        let management = SocketAddr::from((host, free_port(host)));
+        let dns = SocketAddr::from((host, DNS_PORT));
+        let management = SocketAddr::from((host, MANAGEMENT_PORT));
         let child = Command::new("pebble-challtestsrv")
             .args(["-dns01", &dns.to_string(), "-management", &management.to_string()])
             .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
@@ -65,7 +69,8 @@ impl Challtestsrv {
         self.manage("clear-a", &json!({ "host": name }));
     }
 
-    /// Whether the look-up of this name fails.
+    /// Whether the look-up of this name fails. Pebble 2.4.0 reports that as `connection` or `malformed`, by
+    /// challenge, and not as `dns`.
     pub fn set_failing(&self, name: &str, fails: bool) {
         let what = if fails { "set-servfail" } else { "clear-servfail" };
         self.manage(what, &json!({ "host": name }));

@@ -9,7 +9,16 @@ use serde_json::json;
 
 use super::challtestsrv::Challtestsrv;
 use super::http::Message;
-use super::{Authority, Key, Scratch, Tls, free_port, loopback, root_store, wait_for};
+use super::{Authority, Key, Scratch, Tls, loopback, root_store, wait_for};
+
+// Pebble's own defaults. Its addresses are this test's alone, and these lie below the ports that the
+// kernel gives to outgoing connections.
+const ACME_PORT: u16 = 14000;
+const MANAGEMENT_PORT: u16 = 15000;
+const HTTP_PORT: u16 = 5002;
+const TLS_PORT: u16 = 5001;
+/// Nobody listens there.
+const CLOSED_PORT: u16 = 1;
 
 /// What a CA may be like; by default an agreeable one.
 #[derive(Clone)]
@@ -82,12 +91,12 @@ impl Pebble {
             child: None,
             scratch,
             authority,
-            address: SocketAddr::from((host, free_port(host))),
-            management: SocketAddr::from((host, free_port(host))),
+            address: (host, ACME_PORT).into(),
+            management: (host, MANAGEMENT_PORT).into(),
             dns: Challtestsrv::start(node),
             node,
-            http_port: free_port(node),
-            tls_port: free_port(node),
+            http_port: HTTP_PORT,
+            tls_port: TLS_PORT,
             options,
         };
         pebble.spawn();
@@ -100,7 +109,7 @@ impl Pebble {
             &self.options;
         let keys: serde_json::Map<_, _> =
             external_accounts.iter().map(|(id, mac)| (id.clone(), mac.as_str().into())).collect();
-        let port = |open: u16, closed: bool| if closed { free_port(self.node) } else { open };
+        let port = |open: u16, closed: bool| if closed { CLOSED_PORT } else { open };
         let config = json!({ "pebble": {
             "listenAddress": self.address.to_string(),
             "managementListenAddress": self.management.to_string(),
