@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod acme_faults;
 mod acme_harness;
 mod certificates;
 mod configuration;

@@ -1,16 +1,15 @@
 //! Starts and stops what the tests talk to, and waits for conditions with a deadline.
 
+mod acme_faults;
 mod certificate;
-#[allow(dead_code, reason = "the tests of autocert use the rest")]
 mod challtestsrv;
 mod client;
-#[allow(dead_code, reason = "the tests of autocert use the rest")]
 pub mod http;
 mod nginx;
-#[allow(dead_code, reason = "the tests of autocert use the rest")]
 mod pebble;
 mod ringgate;
 
+pub use acme_faults::{AcmeFaults, Fault, Next, Phase, RenewalInfo, RetryAfter, Role, When};
 pub use certificate::{Authority, Key};
 pub use client::{Tls, command, curl, root_store};
 pub use nginx::{Nginx, unused_address};
