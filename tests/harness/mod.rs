@@ -1,6 +1,7 @@
 //! Starts and stops what the tests talk to, and waits for conditions with a deadline.
 
 mod acme_faults;
+mod caddy;
 mod certificate;
 mod challtestsrv;
 mod client;
@@ -10,8 +11,9 @@ mod pebble;
 mod ringgate;
 
 pub use acme_faults::{AcmeFaults, Fault, Next, Phase, RenewalInfo, RetryAfter, Role, When};
+pub use caddy::{Caddy, CaddyOptions};
 pub use certificate::{Authority, Key};
-pub use client::{Tls, command, curl, root_store};
+pub use client::{Tls, command, curl, root_store, served};
 pub use nginx::{Nginx, unused_address};
 pub use pebble::{Pebble, PebbleOptions};
 pub use ringgate::{Ringgate, binary};
