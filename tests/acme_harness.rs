@@ -105,6 +105,23 @@ fn caddy_obtains_a_certificate_by_tls_alpn_01_alone_through_bad_weather() {
 }
 
 #[test]
+fn closed_ports_make_their_challenges_fail() {
+    let pebble = Pebble::start(PebbleOptions {
+        http_closed: true,
+        tls_alpn_closed: true,
+        ..Default::default()
+    });
+    let storage = Scratch::new();
+    let options = CaddyOptions::new(pebble.directory_url(), storage.path(), &["a.example"]);
+    let caddy = Caddy::start(&pebble, &options);
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let identifier = "\"challenge failed\",\"identifier\":\"a.example\"";
+        caddy.wait_for_log(&format!("{identifier},\"challenge_type\":\"{challenge}\""));
+    }
+    assert_eq!(pebble.issued(), 0);
+}
+
+#[test]
 fn names_that_lead_elsewhere_or_are_blocked_get_no_certificate_until_they_do_not() {
     let mut pebble =
         Pebble::start(PebbleOptions { blocked: vec!["bad.example".into()], ..Default::default() });
