@@ -1,5 +1,5 @@
-//! Black-box tests: the real program on loopback, with real backends (nginx) and real clients (curl,
-//! openssl, wrk), a module per behaviour.
+//! Black-box tests: the real program on loopback, with real backends (nginx), real clients (curl,
+//! openssl, wrk) and a real CA (Pebble), a module per behaviour.
 #![allow(
     clippy::disallowed_methods,
     reason = "tests read clocks and files and wait for conditions"
@@ -7,6 +7,8 @@
 
 mod harness;
 
+mod acme_faults;
+mod acme_harness;
 mod certificates;
 mod configuration;
 mod drain;

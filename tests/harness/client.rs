@@ -1,6 +1,6 @@
 //! Clients: curl, openssl, and a rustls client for what those cannot do.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::PATIENCE;
+use super::{PATIENCE, wait_for};
 
 /// Runs a program to its end and gives what it printed.
 pub fn command(program: &str, arguments: &[&str], input: &str) -> Output {
@@ -44,6 +44,31 @@ pub fn root_store(pem: impl AsRef<[u8]>) -> RootCertStore {
     roots
 }
 
+/// TLS with nothing special, trusting `roots`.
+pub fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// The chain that is served for this name, once it verifies up to `roots`.
+#[track_caller]
+pub fn served(
+    roots: &RootCertStore,
+    address: SocketAddr,
+    name: &str,
+) -> Vec<CertificateDer<'static>> {
+    let config = client_config(roots.clone());
+    wait_for(&format!("a certificate for {name}"), || {
+        let tls = Tls::try_connect(config.clone(), address, name).ok()?;
+        Some(tls.stream.conn.peer_certificates()?.to_vec())
+    })
+}
+
 /// A TLS client over which a test has full control.
 pub struct Tls {
     pub stream: StreamOwned<ClientConnection, TcpStream>,
@@ -51,30 +76,27 @@ pub struct Tls {
 
 impl Tls {
     pub fn connect(roots: RootCertStore, address: SocketAddr, name: &str) -> Self {
-        let config = ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::aws_lc_rs::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-        Self::connect_with(Arc::new(config), address, name)
+        Self::connect_with(client_config(roots), address, name)
     }
 
     pub fn connect_with(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> Self {
-        let socket = TcpStream::connect(address).expect("connect");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.set_nodelay(true).expect("no delay");
+        Self::try_connect(config, address, name).expect("a handshake")
+    }
+
+    fn try_connect(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> io::Result<Self> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_nodelay(true)?;
         let name = name.to_owned().try_into().expect("a server name");
         let tls = ClientConnection::new(config, name).expect("a client");
         let mut stream = StreamOwned::new(tls, socket);
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).expect("a handshake");
+            stream.conn.complete_io(&mut stream.sock)?;
         }
         // The handshake is over for the client once its Finished is queued; now it is sent.
-        stream.flush().expect("flush");
-        Self { stream }
+        stream.flush()?;
+        Ok(Self { stream })
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -83,7 +105,7 @@ impl Tls {
     }
 
     /// Reads until close_notify; an end without one is an error.
-    pub fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+    pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         self.stream.read_to_end(&mut all).map(|_| all)
     }

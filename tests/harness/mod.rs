@@ -1,15 +1,23 @@
 //! Starts and stops what the tests talk to, and waits for conditions with a deadline.
 
+mod acme_faults;
+mod caddy;
 mod certificate;
+mod challtestsrv;
 mod client;
 mod haproxy;
+pub mod http;
 mod nginx;
+mod pebble;
 mod ringgate;
 
+pub use acme_faults::{AcmeFaults, Fault, Next, Phase, RenewalInfo, RetryAfter, Role, When};
+pub use caddy::{Caddy, CaddyOptions};
 pub use certificate::{Authority, Key};
-pub use client::{Tls, command, curl, root_store};
+pub use client::{Tls, command, curl, root_store, served};
 pub use haproxy::Haproxy;
 pub use nginx::{Nginx, NginxOptions, unused_address};
+pub use pebble::{Pebble, PebbleOptions};
 pub use ringgate::{Ringgate, binary};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -71,9 +79,10 @@ impl Drop for Scratch {
 pub fn loopback() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let run = std::process::id();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let [_, _, high, low] = (run.wrapping_mul(251).wrapping_add(number)).to_be_bytes();
-    Ipv4Addr::new(127, 1 + (run % 200) as u8, high, low.clamp(1, 254))
+    let number = run.wrapping_mul(251).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+    // 0 and 255 as the last byte are left out: some programs take them for a network.
+    let (high, low) = (number / 254 % 256, number % 254 + 1);
+    Ipv4Addr::new(127, 1 + (run % 200) as u8, high as u8, low as u8)
 }
 
 /// A port that is free now on `address`.
