@@ -108,13 +108,11 @@ fn connections_that_wait_in_the_backlog_are_served_before_the_listener_closes() 
             client
         })
         .collect();
-    // Two connections of each.
-    let port = format!("sport = :{}", behind.ringgate.address.port());
+    // The second connection of each, seen from its own end: the first is closed already.
+    let to = format!("dst {}", behind.ringgate.address);
     wait_for("all of them to be in the backlog", || {
-        let listed = command("ss", &["-Hltn", &port], "");
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let waiting = |line: &str| line.split_whitespace().nth(1)?.parse::<usize>().ok();
-        (listed.lines().filter_map(waiting).sum::<usize>() == 200).then_some(())
+        let listed = command("ss", &["-Htn", "state", "established", &to], "");
+        (String::from_utf8_lossy(&listed.stdout).lines().count() == 100).then_some(())
     });
     behind.ringgate.signal("TERM");
     behind.ringgate.signal("CONT");
@@ -128,4 +126,20 @@ fn connections_that_wait_in_the_backlog_are_served_before_the_listener_closes() 
         assert_eq!(client.join().unwrap(), b"x");
     }
     assert!(behind.ringgate.wait_for_end().success());
+}
+
+/// It sends without reading what comes back, so all directions wait to send and none to receive.
+#[test]
+fn a_client_that_never_reads_does_not_hold_up_the_drain() {
+    let mut behind = start(&["--shutdown-timeout", "500ms"]);
+    let (mut client, mut upstream) = behind.connect();
+    let mut echo = upstream.try_clone().unwrap();
+    let echoing = std::thread::spawn(move || std::io::copy(&mut upstream, &mut echo));
+    client.stream.sock.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    while client.stream.write_all(&[b'x'; 65536]).is_ok() {}
+    let begun = Instant::now();
+    behind.ringgate.signal("TERM");
+    assert!(behind.ringgate.wait_for_end().success(), "{}", behind.ringgate.log());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let _ = echoing.join();
 }

@@ -237,3 +237,60 @@ fn files_that_cannot_be_used_are_problems_with_their_key() {
         assert!(text.contains(&format!("routes[0].{expected}")), "{text}");
     }
 }
+
+/// In TLS 1.2 the upstream's Finished comes last, and what it says first may come with it.
+#[test]
+fn what_comes_with_the_end_of_its_handshake_is_not_lost() {
+    let (scratch, ca) = (Scratch::new(), Authority::new("upstreams"));
+    let (chain, key) = ca.issue(&["inner.example"], Key::P256);
+    let (upstream, address) = tls_upstream(&chain, &key);
+    let ringgate = start(&scratch, &ca, address, "  tls_server_name: inner.example\n");
+    let roots = root_store(std::fs::read(ringgate.root()).unwrap());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+        let config = Arc::new(config);
+        // Whoever speaks first: the client has sent already, or waits for the greeting.
+        for client_speaks in [true, false] {
+            let mut client = Tls::connect(roots.clone(), ringgate.address, "app.localhost");
+            if client_speaks {
+                client.send(b"hello");
+            }
+            let (mut socket, _) = upstream.0.accept().unwrap();
+            let mut tls = ServerConnection::new(config.clone()).unwrap();
+            while tls.is_handshaking() {
+                while !tls.wants_write() && tls.is_handshaking() {
+                    tls.read_tls(&mut socket).unwrap();
+                    tls.process_new_packets().unwrap();
+                }
+                if !tls.is_handshaking() {
+                    break;
+                }
+                tls.write_tls(&mut socket).unwrap();
+            }
+            // Its last flight and the greeting in one packet.
+            tls.writer().write_all(b"220 greetings\r\n").unwrap();
+            let mut last = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut last).unwrap();
+            }
+            socket.write_all(&last).unwrap();
+            client.read_until(b"greetings\r\n");
+            if client_speaks {
+                let mut stream = StreamOwned::new(tls, socket);
+                let mut heard = [0; 5];
+                stream.read_exact(&mut heard).unwrap();
+                assert_eq!(&heard, b"hello");
+            }
+        }
+    }
+}

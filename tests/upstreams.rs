@@ -1,6 +1,6 @@
 //! Upstreams that refuse, hang, close first, or cannot be found.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Instant;
 
@@ -85,4 +85,76 @@ fn a_name_is_resolved_by_the_control_plane_and_one_that_does_not_resolve_is_said
     let output = curl(&ringgate.root(), ringgate.address, "bad.localhost", "/", &[]);
     assert!(!output.status.success());
     ringgate.wait_for_log("\"reason\":\"unresolved\"");
+}
+
+/// A 413, say: the upstream answers, closes with the request unread, and its kernel answers the rest of the
+/// upload with a reset. The answer must arrive all the same.
+#[test]
+fn an_answer_that_comes_before_the_upload_ends_arrives() {
+    let listener = TcpListener::bind(SocketAddr::from((loopback(), 0))).unwrap();
+    let route = format!("{FROM}=tcp://{}", listener.local_addr().unwrap());
+    let ringgate = Ringgate::start(&["--route", &route]);
+    let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\ntoo large";
+    for _ in 0..20 {
+        let mut client = connect(&ringgate);
+        let (mut upstream, _) = listener.accept().unwrap();
+        client.send(&[b'x'; 300_000]);
+        upstream.read_exact(&mut [0; 1000]).unwrap();
+        upstream.write_all(answer).unwrap();
+        drop(upstream);
+        // It goes on sending for a while, as clients do that have not looked yet.
+        let mut received = Vec::new();
+        for _ in 0..10 {
+            if client
+                .stream
+                .write_all(&[b'x'; 10_000])
+                .and_then(|()| client.stream.flush())
+                .is_err()
+            {
+                break;
+            }
+        }
+        let _ = client.stream.read_to_end(&mut received);
+        assert_eq!(String::from_utf8_lossy(&received), String::from_utf8_lossy(answer));
+    }
+}
+
+/// Whatever ends a client's stream but its own close_notify: the upstream must not take it for the end.
+#[test]
+fn an_upload_that_was_cut_off_ends_with_a_reset_upstream() {
+    let listener = TcpListener::bind(SocketAddr::from((loopback(), 0))).unwrap();
+    let route = format!("{FROM}=tcp://{}", listener.local_addr().unwrap());
+    let mut ringgate = Ringgate::start(&[
+        "--route",
+        &route,
+        "--idle-timeout",
+        "3s",
+        "--shutdown-timeout",
+        "100ms",
+    ]);
+    let upload = || {
+        let mut client = connect(&ringgate);
+        client.send(b"half of it");
+        let (mut upstream, _) = listener.accept().unwrap();
+        upstream.read_exact(&mut [0; 10]).unwrap();
+        (client, upstream)
+    };
+    let is_reset = |upstream: &mut TcpStream| {
+        let error = upstream.read(&mut [0; 1]).expect_err("an end would be taken for one");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    };
+    // The client resets, sends a record that is not valid, says nothing any more, or is drained.
+    let (client, mut upstream) = upload();
+    socket2::SockRef::from(&client.stream.sock).set_linger(Some(Default::default())).unwrap();
+    drop(client);
+    is_reset(&mut upstream);
+    let (mut client, mut upstream) = upload();
+    client.stream.sock.write_all(&[&[23, 3, 3, 0, 32][..], &[7; 32]].concat()).unwrap();
+    is_reset(&mut upstream);
+    let (_client, mut upstream) = upload();
+    is_reset(&mut upstream);
+    let (_client, mut upstream) = upload();
+    ringgate.signal("TERM");
+    is_reset(&mut upstream);
+    assert!(ringgate.wait_for_end().success());
 }

@@ -176,6 +176,12 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    pub fn shows_debug(self) -> bool {
+        matches!(self, Self::Debug | Self::Trace)
+    }
+}
+
 /// How an upstream with several endpoints picks one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {

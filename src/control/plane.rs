@@ -269,7 +269,7 @@ impl Plane {
     fn prepared_again(&self) -> Prepared {
         let Prepared { settings, inventory, by_hand, local_names, routes, upstreams, .. } =
             &*self.prepared;
-        let Prepared { tls_settings, upstream_tls, .. } = &*self.prepared;
+        let Prepared { tls_settings, .. } = &*self.prepared;
         Prepared {
             settings: settings.clone(),
             inventory: inventory.clone(),
@@ -279,7 +279,6 @@ impl Plane {
             local_ca: None,
             routes: routes.clone(),
             upstreams: upstreams.clone(),
-            upstream_tls: upstream_tls.clone(),
             tls_settings: tls_settings.clone(),
             warnings: Vec::new(),
         }

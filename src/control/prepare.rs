@@ -21,7 +21,7 @@ use super::inventory::Inventory;
 use super::load::load;
 use super::local_ca::{LocalCa, Unusable};
 use super::precedence::Covering;
-use super::upstream_tls::{Known, UpstreamTlsPool};
+use super::upstream_tls::UpstreamTlsPool;
 use super::upstreams::PreparedUpstream;
 
 /// Everything that a snapshot is built from, but for the ticket keys and the upstreams' addresses.
@@ -38,8 +38,6 @@ pub struct Prepared {
     pub routes: Arc<Routes>,
     /// Indexed by `UpstreamId`.
     pub upstreams: Vec<PreparedUpstream>,
-    /// Kept for the same reason as `tls_settings`.
-    pub upstream_tls: Vec<Known>,
     /// Kept so that equal settings stay one `Arc` across reloads: workers know them by address.
     pub tls_settings: Vec<Arc<TlsSettings>>,
     pub warnings: Vec<String>,
@@ -124,7 +122,6 @@ pub fn prepare(
         local_ca,
         routes: Arc::new(built.routes),
         upstreams: built.upstreams,
-        upstream_tls: built.upstream_tls,
         tls_settings: built.tls_settings,
         warnings,
     })
@@ -225,7 +222,6 @@ impl TlsSettingsPool {
 struct BuiltRoutes {
     routes: Routes,
     upstreams: Vec<PreparedUpstream>,
-    upstream_tls: Vec<Known>,
     tls_settings: Vec<Arc<TlsSettings>>,
 }
 
@@ -238,9 +234,7 @@ fn build_routes(
         pool: previous.map(|previous| previous.tls_settings.clone()).unwrap_or_default(),
         used: Vec::new(),
     };
-    let mut upstream_tls = UpstreamTlsPool::new(
-        previous.map(|previous| previous.upstream_tls.clone()).unwrap_or_default(),
-    );
+    let mut upstream_tls = UpstreamTlsPool::default();
     let settings = |alpn: Vec<Vec<u8>>| TlsSettings {
         min_version: config.tls_min_version,
         cipher_suites: config.tls_cipher_suites.clone(),
@@ -305,7 +299,6 @@ fn build_routes(
     Ok(BuiltRoutes {
         routes: Routes::new(by_port, public_ports),
         upstreams,
-        upstream_tls: upstream_tls.into_used(),
         tls_settings: tls_settings.used,
     })
 }

@@ -1,5 +1,6 @@
 //! From the `tls_` keys of a route to what workers verify and show at `tls://` upstreams.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,31 +19,21 @@ use crate::store::file;
 /// A bundle of every public root has a quarter of a megabyte.
 const LONGEST_FILE: usize = 4 * 1024 * 1024;
 
-/// Builds the settings of `tls://` upstreams, equal ones once, and those of the configuration before
-/// again, by which workers find their sessions.
+/// Builds the settings of `tls://` upstreams, equal ones once.
+#[derive(Default)]
 pub struct UpstreamTlsPool {
-    known: Vec<Known>,
-    used: Vec<Known>,
-    system_roots: Option<Arc<RootCertStore>>,
+    by_id: HashMap<u64, Arc<UpstreamTls>>,
+    system: Option<SystemRoots>,
 }
 
-/// Settings with what they were made from.
+/// The roots of this system, as they are now.
 #[derive(Clone)]
-pub struct Known {
-    digest: [u8; 32],
-    tls: Arc<UpstreamTls>,
+struct SystemRoots {
+    digest: Vec<u8>,
+    roots: Arc<RootCertStore>,
 }
 
 impl UpstreamTlsPool {
-    /// `known` is what the pool before was left with.
-    pub fn new(known: Vec<Known>) -> Self {
-        Self { known, used: Vec::new(), system_roots: None }
-    }
-
-    pub fn into_used(self) -> Vec<Known> {
-        self.used
-    }
-
     /// The settings for each address of the route's upstream.
     ///
     /// # Errors
@@ -90,35 +81,35 @@ impl UpstreamTlsPool {
             }
             None => None,
         };
-        let name = config.server_name.as_ref().map_or(host, |name| name.as_str());
-        let mut context = Context::new(&SHA256);
-        let mut part = |bytes: &[u8]| {
-            context.update(&bytes.len().to_be_bytes());
-            context.update(bytes);
+        let system = match (config.skip_verify, &authority) {
+            (false, None) => Some(self.system_roots(route)?),
+            _ => None,
         };
-        part(name.as_bytes());
-        part(&[u8::from(config.skip_verify), u8::from(authority.is_some())]);
-        part(authority.as_ref().map(|(_, pem)| pem.as_slice()).unwrap_or_default());
-        if let Some((_, chain, key)) = &client {
-            part(chain);
-            part(key);
-        }
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.finish().as_ref());
-        let mut known = self.used.iter().chain(&self.known);
-        if let Some(found) = known.find(|known| known.digest == digest) {
-            let found = found.clone();
-            return Ok(self.using(found));
+        let name = config.server_name.as_ref().map_or(host, |name| name.as_str());
+        let verified_by = match (&authority, &system) {
+            (Some((_, pem)), _) => pem.as_slice(),
+            (None, Some(system)) => &system.digest,
+            (None, None) => &[],
+        };
+        let (chain, key) = match &client {
+            Some((_, chain, key)) => (chain.as_slice(), key.as_slice()),
+            None => (&[][..], &[][..]),
+        };
+        let skip = [u8::from(config.skip_verify)];
+        let credentials = digest_of(&[&skip, verified_by, chain, key]);
+        let id = digest_of(&[&credentials.to_be_bytes(), name.as_bytes()]);
+        if let Some(found) = self.by_id.get(&id) {
+            return Ok(found.clone());
         }
 
-        let roots = match (config.skip_verify, &authority) {
-            (true, _) => None,
-            (false, Some((path, pem))) => Some(Arc::new(read_roots(pem).map_err(|what| {
+        let roots = match (config.skip_verify, &authority, system) {
+            (true, ..) | (false, None, None) => None,
+            (false, Some((path, pem)), _) => Some(Arc::new(read_roots(pem).map_err(|what| {
                 let key = format!("{}.tls_custom_ca_file", route.key);
                 let remedy = "it must hold the issuing CA as -----BEGIN CERTIFICATE-----";
                 Problem::new(&route.origin, key, format!("{} {what}", path.display()), remedy)
             })?)),
-            (false, None) => Some(self.system_roots(route)?),
+            (false, None, Some(system)) => Some(system.roots),
         };
         let certified_key = match client {
             Some((path, chain, key)) => {
@@ -134,25 +125,20 @@ impl UpstreamTlsPool {
             let remedy = "write the name in the upstream's certificate as tls_server_name";
             Problem::new(&route.origin, format!("{}.to", route.key), what, remedy)
         })?;
-        let tls = Arc::new(UpstreamTls { server_name, roots, certified_key });
-        Ok(self.using(Known { digest, tls }))
+        let tls = UpstreamTls { id, credentials, server_name, roots, certified_key };
+        Ok(self.by_id.entry(id).or_insert(Arc::new(tls)).clone())
     }
 
-    fn using(&mut self, known: Known) -> Arc<UpstreamTls> {
-        let tls = known.tls.clone();
-        if self.used.iter().all(|used| used.digest != known.digest) {
-            self.used.push(known);
+    fn system_roots(&mut self, route: &RouteConfig) -> Result<SystemRoots, Problem> {
+        if let Some(system) = &self.system {
+            return Ok(system.clone());
         }
-        tls
-    }
-
-    fn system_roots(&mut self, route: &RouteConfig) -> Result<Arc<RootCertStore>, Problem> {
-        if let Some(roots) = &self.system_roots {
-            return Ok(roots.clone());
-        }
+        let certificates = rustls_native_certs::load_native_certs().certs;
+        let mut context = Context::new(&SHA256);
+        certificates.iter().for_each(|certificate| context.update(certificate));
         let mut roots = RootCertStore::empty();
         // Old roots that do not parse are in every system's store; the others count.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(certificates);
         if roots.is_empty() {
             return Err(Problem::new(
                 &route.origin,
@@ -161,8 +147,20 @@ impl UpstreamTlsPool {
                 "install the package ca-certificates, or name the upstream's CA as tls_custom_ca_file",
             ));
         }
-        Ok(self.system_roots.insert(Arc::new(roots)).clone())
+        let digest = context.finish().as_ref().to_vec();
+        Ok(self.system.insert(SystemRoots { digest, roots: Arc::new(roots) }).clone())
     }
+}
+
+/// The first eight bytes of a SHA-256: enough to tell an operator's settings apart.
+fn digest_of(parts: &[&[u8]]) -> u64 {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    }
+    let digest = context.finish();
+    digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 fn read_roots(pem: &[u8]) -> Result<RootCertStore, String> {

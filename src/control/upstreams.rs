@@ -30,17 +30,19 @@ pub fn names(upstreams: &[PreparedUpstream]) -> BTreeSet<String> {
         .collect()
 }
 
-/// The slot of every address that there ever was. One more address costs some dozen bytes here and in
+/// The slot of every endpoint that there ever was. One more costs some dozen bytes here and in
 /// every worker, and upstreams that change theirs every minute have half a million of them a year.
 #[derive(Debug, Default)]
 pub struct Slots {
-    by_address: HashMap<EndpointAddress, EndpointSlot>,
+    /// By address and [`UpstreamTls::id`]: behind one address may stand several services that only their
+    /// names tell apart.
+    by_endpoint: HashMap<(EndpointAddress, Option<u64>), EndpointSlot>,
 }
 
 impl Slots {
-    fn of(&mut self, address: &EndpointAddress) -> EndpointSlot {
-        let next = EndpointSlot(u32::try_from(self.by_address.len()).unwrap_or(u32::MAX));
-        *self.by_address.entry(address.clone()).or_insert(next)
+    fn of(&mut self, address: &EndpointAddress, tls: Option<&UpstreamTls>) -> EndpointSlot {
+        let next = EndpointSlot(u32::try_from(self.by_endpoint.len()).unwrap_or(u32::MAX));
+        *self.by_endpoint.entry((address.clone(), tls.map(|tls| tls.id))).or_insert(next)
     }
 }
 
@@ -54,7 +56,7 @@ pub fn resolved(
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(config.to.len());
         for (address, tls) in config.to.iter().zip(tls) {
             for address in addresses(address, resolver) {
-                let slot = slots.of(&address);
+                let slot = slots.of(&address, tls.as_deref());
                 // Two names may lead to one address, which must not get twice its share.
                 if endpoints.iter().all(|endpoint| endpoint.slot != slot) {
                     endpoints.push(Arc::new(Endpoint { slot, address, tls: tls.clone() }));

@@ -66,13 +66,16 @@ impl Balance {
     /// The next endpoint to try; `None` if all have been tried, or enough of them. One that failed is skipped for a while;
     /// when its time is over, one connection tries it and the others go on skipping it meanwhile. If
     /// all are skipped, the one whose time is over first is tried: better than not trying.
+    ///
+    /// The connection counts from now on, until its place is dropped: many that are under way to an
+    /// endpoint that does not answer must not look like none.
     pub fn pick<'u>(
         &self,
         id: UpstreamId,
         upstream: &'u Upstream,
         tried: &mut Tried,
         now: Instant,
-    ) -> Option<&'u Endpoint> {
+    ) -> Option<(&'u Endpoint, Place<'_>)> {
         let turn = match tried.none() {
             true => self.take_turn(id),
             false => self.turn(id),
@@ -96,11 +99,12 @@ impl Balance {
             return None;
         }
         self.change(picked.slot, |load| {
+            load.open += 1;
             if load.skipped_until.is_some() {
                 load.skipped_until = Some(now + skip(load.failures));
             }
         });
-        Some(picked)
+        Some((picked, Place { balance: self, slot: picked.slot }))
     }
 
     /// The endpoint does not do what it is there for. Returns for how long it is skipped, if that is
@@ -115,12 +119,9 @@ impl Balance {
         .flatten()
     }
 
-    /// The endpoint has taken a connection, which counts until the place is dropped.
-    pub fn succeeded(&self, slot: EndpointSlot) -> Place<'_> {
-        self.change(slot, |load| {
-            *load = Load { open: load.open + 1, ..Load::default() };
-        });
-        Place { balance: self, slot }
+    /// The endpoint has taken a connection.
+    pub fn succeeded(&self, slot: EndpointSlot) {
+        self.change(slot, |load| *load = Load { open: load.open, ..Load::default() });
     }
 
     fn take_turn(&self, id: UpstreamId) -> usize {
@@ -193,7 +194,7 @@ mod tests {
     }
 
     fn first(balance: &Balance, upstream: &Upstream, now: Instant) -> u32 {
-        balance.pick(ID, upstream, &mut Tried::default(), now).unwrap().slot.0
+        balance.pick(ID, upstream, &mut Tried::default(), now).unwrap().0.slot.0
     }
 
     #[test]
@@ -211,7 +212,7 @@ mod tests {
             let (balance, upstream) = (Balance::new(2), upstream(policy, 3));
             let mut tried = Tried::default();
             let mut picked = Vec::new();
-            while let Some(endpoint) = balance.pick(ID, &upstream, &mut tried, now) {
+            while let Some((endpoint, _)) = balance.pick(ID, &upstream, &mut tried, now) {
                 picked.push(endpoint.slot.0);
                 balance.failed(endpoint.slot, now);
             }
@@ -227,8 +228,9 @@ mod tests {
         let now = clock::steady();
         let mut places = Vec::new();
         for expected in [0, 1, 0, 1] {
-            assert_eq!(first(&balance, &upstream, now), expected);
-            places.push(balance.succeeded(EndpointSlot(expected)));
+            let picked = balance.pick(ID, &upstream, &mut Tried::default(), now).unwrap();
+            assert_eq!(picked.0.slot.0, expected);
+            places.push(picked.1);
         }
         // Those on the first endpoint end.
         drop(places.swap_remove(2));
@@ -251,7 +253,7 @@ mod tests {
         assert_eq!([0; 4].map(|_| first(&balance, &upstream, later + SHORTEST_SKIP)), [1; 4]);
         let again = later + 2 * SHORTEST_SKIP;
         assert!([0; 2].map(|_| first(&balance, &upstream, again)).contains(&0));
-        drop(balance.succeeded(EndpointSlot(0)));
+        balance.succeeded(EndpointSlot(0));
         assert_eq!(balance.failed(EndpointSlot(0), again), Some(SHORTEST_SKIP));
     }
 

@@ -34,7 +34,7 @@ pub async fn serve(client: Socket, port: u16, worker: Rc<Worker>) {
     if let Err(failure) = ended {
         let Failure { ended, server_name, route } = *failure;
         worker.counters().ended(ended.reason).add(1);
-        worker.report(|| Report {
+        worker.report(ended.reason, || Report {
             side: ended.side,
             reason: ended.reason,
             client: entry.line.source(),
@@ -200,9 +200,9 @@ async fn send_away(line: &Line, ended: &Ended) {
     let _ = match answer {
         Answer::Alert(alert) => client.send_now(&alert.record()),
         Answer::PlainHttp400 => client.send_now(PLAIN_HTTP_400),
-        Answer::Close | Answer::Reset => Ok(0),
+        Answer::Close => Ok(0),
     };
-    if answer == Answer::Reset || ended.reason == Reason::ClosedBeforeHello {
+    if ended.reason == Reason::ClosedBeforeHello {
         return;
     }
     linger(line).await;

@@ -36,6 +36,7 @@ impl<F: Future> Future for Timed<'_, F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
+        this.line.watched_by(context.waker());
         if let Poll::Ready(output) = this.life.poll(context) {
             return Poll::Ready(output);
         }

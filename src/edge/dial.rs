@@ -15,7 +15,7 @@ use super::balance::{Place, Tried};
 use super::ended::Ended;
 use super::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY, TIMEOUTS_BORNE, UNACKNOWLEDGED};
 use super::line::Line;
-use super::relay::send_all;
+use super::transfer::send_all;
 use super::upstream_tls::{UpstreamRecords, shake_hands};
 use super::worker::{Timeouts, Worker};
 
@@ -49,22 +49,27 @@ pub async fn dial<'w>(
     let mut tried = Tried::default();
     let mut timeouts_left = TIMEOUTS_BORNE;
     let balance = worker.balance();
-    while let Some(endpoint) = balance.pick(id, upstream, &mut tried, clock::steady()) {
-        ended = match call(line, worker, timeouts, endpoint, &visitor).await {
+    while let Some((endpoint, place)) = balance.pick(id, upstream, &mut tried, clock::steady()) {
+        let missed = match call(line, worker, timeouts, endpoint, &visitor).await {
             Ok((socket, records)) => {
-                return Ok(Dialled { socket, records, place: balance.succeeded(endpoint.slot) });
+                balance.succeeded(endpoint.slot);
+                return Ok(Dialled { socket, records, place });
             }
-            Err(ended) => ended,
+            Err(missed) => missed,
         };
-        // No fault of the endpoint's.
-        if ended.side == Side::Ours {
-            return Err(ended);
+        drop(place);
+        ended = missed.ended;
+        match missed.fault {
+            Fault::Ours => return Err(ended),
+            // Another endpoint may speak what this client does; to others this one is as good as before.
+            Fault::Clients => continue,
+            Fault::Endpoints => {}
         }
         if let Some(pause) = balance.failed(endpoint.slot, clock::steady()) {
             worker.counters().endpoints_skipped.add(1);
             // An upstream with one endpoint has nothing else to go to, and its failure is reported as such.
             if upstream.endpoints.len() > 1 {
-                worker.report(|| skipped(&ended, visitor.route, pause));
+                worker.report(Reason::EndpointSkipped, || skipped(&ended, visitor.route, pause));
             }
         }
         if ended.reason == Reason::ConnectTimeout {
@@ -75,6 +80,27 @@ pub async fn dial<'w>(
         }
     }
     Err(ended)
+}
+
+/// Why one endpoint did not come to serve, and whose fault that is.
+struct Missed {
+    ended: Ended,
+    fault: Fault,
+}
+
+enum Fault {
+    /// Nothing more is to be tried.
+    Ours,
+    /// The endpoint does not speak what this client negotiated.
+    Clients,
+    Endpoints,
+}
+
+impl From<Ended> for Missed {
+    fn from(ended: Ended) -> Self {
+        let fault = if ended.side == Side::Ours { Fault::Ours } else { Fault::Endpoints };
+        Self { ended, fault }
+    }
 }
 
 fn skipped(ended: &Ended, route: &Route, pause: std::time::Duration) -> Report {
@@ -96,7 +122,7 @@ async fn call(
     timeouts: &Timeouts,
     endpoint: &Endpoint,
     visitor: &Visitor<'_>,
-) -> Result<(Socket, Option<Box<UpstreamRecords>>), Ended> {
+) -> Result<(Socket, Option<Box<UpstreamRecords>>), Missed> {
     let socket = connect(line, timeouts, endpoint).await?;
     if !visitor.proxy_header.is_empty() {
         let sent = send_all(&socket, visitor.proxy_header.clone()).await;
@@ -112,24 +138,32 @@ async fn call(
             let shaken = shake_hands(worker, &socket, config, tls, visitor.alpn).await;
             Some(Box::new(shaken.map_err(|error| {
                 // A deadline cancels the wait, and so does the end of the connection.
-                match error.io() {
-                    Some(error) => failed(line, endpoint, error),
-                    None => {
-                        let detail = format!("{}: {error}", endpoint.address);
-                        Ended::because(Side::Upstream, Reason::UpstreamHandshake, detail)
-                    }
+                if let Some(error) = error.io() {
+                    return Missed::from(failed(line, endpoint, error));
+                }
+                let detail = format!("{}: {error}", endpoint.address);
+                let ended = Ended::because(Side::Upstream, Reason::UpstreamHandshake, detail);
+                match error.is_about_protocols() {
+                    true => Missed { ended, fault: Fault::Clients },
+                    false => ended.into(),
                 }
             })?))
         }
     };
     // What ended the wait may have come too late to end it.
+    interrupted(line)?;
+    Ok((socket, records))
+}
+
+fn interrupted(line: &Line) -> Result<(), Ended> {
     match line.interrupted() {
         Some(reason) => Err(Ended::new(Side::Ours, reason)),
-        None => Ok((socket, records)),
+        None => Ok(()),
     }
 }
 
 async fn connect(line: &Line, timeouts: &Timeouts, endpoint: &Endpoint) -> Result<Socket, Ended> {
+    interrupted(line)?;
     let (domain, address) = match &endpoint.address {
         EndpointAddress::Ip(address) => (Domain::for_address(*address), Ok((*address).into())),
         EndpointAddress::Unix(path) => (Domain::UNIX, SockAddr::unix(path)),
@@ -145,10 +179,12 @@ async fn connect(line: &Line, timeouts: &Timeouts, endpoint: &Endpoint) -> Resul
     // The configuration check let no path through that is too long.
     let address = address.map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
     line.connecting(socket.clone(), clock::steady() + timeouts.connect);
-    match ring::connect(&socket, address).await {
-        Ok(()) => Ok(socket),
-        Err(error) => Err(failed(line, endpoint, &error)),
-    }
+    let connected = match domain {
+        // It never pends: the listener's backlog has room, or the endpoint is as good as down.
+        Domain::UNIX => socket.connect_now(&address),
+        _ => ring::connect(&socket, address).await,
+    };
+    connected.map(|()| socket).map_err(|error| failed(line, endpoint, &error))
 }
 
 fn failed(line: &Line, endpoint: &Endpoint, error: &io::Error) -> Ended {

@@ -30,8 +30,6 @@ pub enum Answer {
     PlainHttp400,
     /// TCP closes without close_notify, so that no client takes it for the end of a response.
     Close,
-    /// A reset: what was sent before is not complete.
-    Reset,
 }
 
 impl Ended {
@@ -53,7 +51,6 @@ impl Ended {
             Reason::HelloMalformed => Answer::Alert(Alert::DecodeError),
             Reason::HelloTooLong => Answer::Alert(Alert::IllegalParameter),
             Reason::PlainHttp => Answer::PlainHttp400,
-            Reason::Truncated | Reason::UpstreamGone => Answer::Reset,
             // For HandshakeFailed and BadRecord rustls has written the alert.
             _ => Answer::Close,
         }

@@ -8,14 +8,13 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ProtocolVersion, ServerConfig};
 
 use crate::observe::names::{Reason, Side};
-use crate::ring;
 
 use super::ended::Ended;
 use super::limits::LONGEST_PENDING_BYTES;
 use super::line::Line;
 use super::records::{Records, Unbuffered, encode};
-use super::relay::send_all;
 use super::tls::with_certified_key;
+use super::transfer::{receive_into, send_all};
 use super::worker::Worker;
 
 /// Shakes hands with a client whose first bytes are `input`. Nothing is kept of the handshake but the
@@ -31,9 +30,17 @@ pub async fn handshake(
         |error: rustls::Error| Ended::because(Side::Client, Reason::HandshakeFailed, error);
     let mut tls = UnbufferedServerConnection::new(config).map_err(failed)?;
     let mut output = Vec::new();
+    let mut certified_key = Some(certified_key);
     loop {
-        let step =
-            with_certified_key(&certified_key, || advance(&mut tls, &mut input, &mut output));
+        let mut turn = || advance(&mut tls, &mut input, &mut output);
+        let step = match certified_key.take() {
+            Some(chosen) => {
+                let (step, back) = with_certified_key(chosen, turn);
+                certified_key = back;
+                step
+            }
+            None => turn(),
+        };
         match step {
             Step::Blocked => {}
             Step::Done { peer_finished } => {
@@ -71,24 +78,14 @@ pub async fn handshake(
 
 /// Waits for more bytes from a client that is not done with its hello or handshake.
 pub async fn receive(line: &Line, worker: &Worker, input: &mut Vec<u8>) -> Result<(), Ended> {
-    loop {
-        match ring::receive(line.client(), worker.buffers()).await {
-            Ok(Some(buffer)) => {
-                input.extend_from_slice(&buffer);
-                return Ok(());
-            }
-            Ok(None) => {
-                return Err(match line.interrupted() {
-                    Some(reason) => Ended::new(Side::Ours, reason),
-                    None if input.is_empty() => Ended::new(Side::Client, Reason::ClosedBeforeHello),
-                    None => Ended::new(Side::Client, Reason::ClientGone),
-                });
-            }
-            Err(error) if worker.out_of_buffers(&error) => {
-                ring::readable(line.client()).await.map_err(gone)?;
-            }
-            Err(error) => return Err(gone(error)),
-        }
+    match receive_into(line.client(), worker, input).await {
+        Ok(0) => Err(match line.interrupted() {
+            Some(reason) => Ended::new(Side::Ours, reason),
+            None if input.is_empty() => Ended::new(Side::Client, Reason::ClosedBeforeHello),
+            None => Ended::new(Side::Client, Reason::ClientGone),
+        }),
+        Ok(_) => Ok(()),
+        Err(error) => Err(gone(error)),
     }
 }
 

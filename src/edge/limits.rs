@@ -41,6 +41,14 @@ pub const CLOSING: Duration = Duration::from_secs(2);
 /// last byte it sent (nginx's lingering_timeout).
 pub const AFTER_UPSTREAM_FINISHED: Duration = Duration::from_secs(5);
 
+/// How long an upstream that takes nothing more may go on answering, and a client that does not hear go
+/// on sending (nginx's lingering_time).
+pub const DEAF_UPSTREAM: Duration = Duration::from_secs(30);
+
+/// A connection on which nothing has moved for this long is taken to be between two messages when a drain
+/// ends it: the client gets a close_notify.
+pub const QUIET: Duration = Duration::from_secs(1);
+
 /// How long a client that was sent away (alert, 400) may take to read that before it is cut off.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// How much it may send meanwhile.
@@ -72,8 +80,8 @@ pub const ENDPOINTS_TRIED: usize = 8;
 /// keep the client waiting for a network that is.
 pub const TIMEOUTS_BORNE: usize = 2;
 
-/// Distinct settings of `tls://` upstreams, with the protocols that clients negotiated, that a worker
-/// keeps a `ClientConfig` for; beyond, it starts over.
+/// Distinct credentials of `tls://` upstreams (roots and client certificate), with the protocols that
+/// clients negotiated, that a worker keeps a `ClientConfig` for; beyond, it starts over.
 pub const CLIENT_CONFIGS: usize = 256;
 /// Upstreams whose sessions a `ClientConfig` keeps for resumption.
 pub const UPSTREAM_SESSIONS: usize = 256;

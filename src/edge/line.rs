@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::observe::names::Reason;
@@ -32,6 +33,9 @@ pub struct Line {
     stage: Cell<Stage>,
     deadline: Cell<Instant>,
     interrupted: Cell<Option<Reason>>,
+    upstream_may_end: Cell<bool>,
+    /// Of the task: a deadline that comes nearer from outside has to be looked at.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Line {
@@ -43,6 +47,8 @@ impl Line {
             stage: Cell::new(Stage::Handshake),
             deadline: Cell::new(deadline),
             interrupted: Cell::default(),
+            upstream_may_end: Cell::default(),
+            waker: RefCell::default(),
         }
     }
 
@@ -89,6 +95,15 @@ impl Line {
         self.interrupted.get()
     }
 
+    /// Notes whom to wake when the deadline comes nearer.
+    pub fn watched_by(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        // A task has one waker all its life, so this is set once.
+        if known.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
     /// Enters a stage; an interruption stays one.
     pub fn enter(&self, stage: Stage, deadline: Instant) {
         if self.stage.get() != Stage::Closing {
@@ -121,7 +136,7 @@ impl Line {
             }
             Stage::Relaying => self.interrupt(Reason::Idle, now),
             Stage::Closing => {
-                self.break_off();
+                self.cut();
                 self.deadline.set(now + CLOSING);
             }
         }
@@ -145,21 +160,30 @@ impl Line {
             Stage::Closing => {}
         }
         self.deadline.set(now + CLOSING);
-    }
-
-    /// Ends every wait on both sockets.
-    pub fn break_off(&self) {
-        self.client.interrupt();
-        if let Some(upstream) = &*self.upstream.borrow() {
-            upstream.interrupt();
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 
-    /// Ends every wait, and both peers see a reset: what they received is not complete.
-    pub fn abort(&self) {
-        self.client.abort();
+    /// From here on the upstream may take the end of the connection for the end of what it was sent.
+    pub fn upstream_may_end(&self) {
+        self.upstream_may_end.set(true);
+    }
+
+    /// Ends every wait on both sockets. The client sees an end without close_notify.
+    pub fn cut(&self) {
+        self.client.interrupt();
+        self.cut_upstream();
+    }
+
+    /// Ends every wait on the upstream's socket. It sees a reset, unless it may take an end for one. (A Unix
+    /// socket knows no reset: there it sees an end all the same.)
+    pub fn cut_upstream(&self) {
         if let Some(upstream) = &*self.upstream.borrow() {
-            upstream.abort();
+            match self.upstream_may_end.get() {
+                true => upstream.interrupt(),
+                false => upstream.abort(),
+            }
         }
     }
 

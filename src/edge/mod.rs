@@ -26,6 +26,7 @@ mod relay;
 mod scratch;
 mod ticketer;
 mod tls;
+mod transfer;
 mod unique_id;
 mod upstream_tls;
 pub mod worker;

@@ -2,7 +2,6 @@
 
 use crate::clock;
 use crate::observe::names::{Reason, Side};
-use crate::ring;
 
 use super::connection::linger;
 use super::ended::Ended;
@@ -10,8 +9,8 @@ use super::limits::PAGE_HEAD_BYTES;
 use super::line::{Line, Stage};
 use super::negotiated;
 use super::records::{Incoming, Records};
-use super::relay::send_all;
 use super::scratch::Scratch;
+use super::transfer::{receive_into, send_all};
 use super::worker::{Timeouts, Worker};
 
 /// Most header fields of a request that is answered; browsers send about 20.
@@ -35,16 +34,11 @@ pub async fn serve(
         if records.peer_finished() {
             break String::new();
         }
-        match ring::receive(line.client(), worker.buffers()).await {
-            Ok(Some(buffer)) => {
-                open(&mut records, worker, &buffer, &mut head)?;
-            }
-            Ok(None) => break String::new(),
-            Err(error) if worker.out_of_buffers(&error) => {
-                ring::readable(line.client()).await.map_err(gone)?;
-            }
-            Err(error) => return Err(gone(error)),
-        }
+        let mut received = Vec::new();
+        match receive_into(line.client(), worker, &mut received).await.map_err(gone)? {
+            0 => break String::new(),
+            _ => open(&mut records, worker, &received, &mut head)?,
+        };
     };
     let sealed = seal(&mut records, worker, response.as_bytes())?;
     send_all(line.client(), sealed).await.map_err(gone)?;

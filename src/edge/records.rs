@@ -50,6 +50,8 @@ pub struct Records<C = UnbufferedServerConnection> {
     pending: Vec<u8>,
     /// Records that wait to leave together with the next ones: the TLS 1.3 ticket, key updates.
     held: Vec<u8>,
+    /// Plaintext that turned up while something was written, or came with the end of the handshake.
+    early: Vec<u8>,
     peer_finished: bool,
 }
 
@@ -97,7 +99,7 @@ impl From<EncryptError> for RecordError {
 impl<C: Unbuffered> Records<C> {
     /// `pending` is what was received behind the handshake, `held` what may wait for the first response.
     pub fn new(tls: C, pending: Vec<u8>, held: Vec<u8>, peer_finished: bool) -> Self {
-        Self { tls, pending, held, peer_finished }
+        Self { tls, pending, held, early: Vec::new(), peer_finished }
     }
 
     pub fn tls(&self) -> &C {
@@ -117,6 +119,9 @@ impl<C: Unbuffered> Records<C> {
     /// `plain`. Incomplete bytes at its end become the new pending.
     pub fn open(&mut self, input: &mut [u8], plain: &mut Filling) -> Result<Incoming, RecordError> {
         let mut rest = input;
+        if !plain.push(&std::mem::take(&mut self.early)) {
+            return Err(RecordError::Ours("no room for decrypted bytes"));
+        }
         loop {
             let UnbufferedStatus { mut discard, state, .. } = self.tls.process(rest);
             let mut more = true;
@@ -188,7 +193,7 @@ impl<C: Unbuffered> Records<C> {
     fn write(&mut self, out: &mut Filling, sealing: Sealing<'_>) -> Result<(), RecordError> {
         loop {
             // The pending bytes must be shown again even to write: rustls counts into them.
-            let UnbufferedStatus { discard, state, .. } = self.tls.process(&mut self.pending);
+            let UnbufferedStatus { mut discard, state, .. } = self.tls.process(&mut self.pending);
             let mut written = None;
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -205,7 +210,14 @@ impl<C: Unbuffered> Records<C> {
                 }
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::PeerClosed) => self.peer_finished = true,
-                // `open` leaves neither plaintext nor whole records behind.
+                // Only before the first `open`, which leaves neither plaintext nor whole records behind.
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(RecordError::Peer)?;
+                        discard += record.discard;
+                        self.early.extend_from_slice(record.payload);
+                    }
+                }
                 Ok(_) => return Err(RecordError::Ours("cannot write in this state")),
                 Err(error) => return Err(RecordError::Peer(error)),
             }

@@ -150,11 +150,16 @@ thread_local! {
 /// Runs `work`, in which rustls will ask for a certificate, with this certified key as the answer. A
 /// config is shared by all connections of a worker and rustls asks without saying for which; but it asks
 /// during a call, and a worker is one thread.
-pub fn with_certified_key<T>(certified_key: &Arc<CertifiedKey>, work: impl FnOnce() -> T) -> T {
-    CHOSEN.set(Some(certified_key.clone()));
+///
+/// The certified key is moved in and back out: all workers share it, and counting it costs a contended
+/// cache line each time.
+pub fn with_certified_key<T>(
+    certified_key: Arc<CertifiedKey>,
+    work: impl FnOnce() -> T,
+) -> (T, Option<Arc<CertifiedKey>>) {
+    CHOSEN.set(Some(certified_key));
     let result = work();
-    CHOSEN.set(None);
-    result
+    (result, CHOSEN.take())
 }
 
 #[derive(Debug)]

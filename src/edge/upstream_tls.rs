@@ -12,15 +12,15 @@ use rustls::client::{
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use crate::ring::{self, Socket};
+use crate::ring::Socket;
 use crate::snapshot::UpstreamTls;
 
 use super::handshake::{Step, advance};
 use super::limits::{CLIENT_CONFIGS, LONGEST_PENDING_BYTES, UPSTREAM_SESSIONS};
 use super::records::Records;
-use super::relay::send_all;
+use super::transfer::{receive_into, send_all};
 use super::worker::Worker;
 
 /// The record layer of an upstream.
@@ -34,7 +34,7 @@ pub struct ClientConfigs {
 }
 
 struct Built {
-    settings: Arc<UpstreamTls>,
+    credentials: u64,
     alpn: Option<Vec<u8>>,
     config: Arc<ClientConfig>,
 }
@@ -48,12 +48,12 @@ impl ClientConfigs {
     /// through.
     pub fn get(
         &self,
-        settings: &Arc<UpstreamTls>,
+        settings: &UpstreamTls,
         alpn: Option<&[u8]>,
     ) -> Result<Arc<ClientConfig>, String> {
         let mut built = self.built.borrow_mut();
         let same = |built: &&Built| {
-            Arc::ptr_eq(&built.settings, settings) && built.alpn.as_deref() == alpn
+            built.credentials == settings.credentials && built.alpn.as_deref() == alpn
         };
         if let Some(found) = built.iter().find(same) {
             return Ok(found.config.clone());
@@ -62,11 +62,14 @@ impl ClientConfigs {
         if built.len() >= CLIENT_CONFIGS {
             built.clear();
         }
-        let (settings, alpn) = (settings.clone(), alpn.map(<[u8]>::to_vec));
-        built.push(Built { settings, alpn, config: config.clone() });
+        let (credentials, alpn) = (settings.credentials, alpn.map(<[u8]>::to_vec));
+        built.push(Built { credentials, alpn, config: config.clone() });
         Ok(config)
     }
 }
+
+/// What rustls reckons with when it is told how many sessions to keep.
+const TICKETS_PER_UPSTREAM: usize = 8;
 
 fn build(settings: &UpstreamTls, alpn: Option<&[u8]>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -87,8 +90,8 @@ fn build(settings: &UpstreamTls, alpn: Option<&[u8]>) -> Result<ClientConfig, St
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
-    let sessions = Arc::new(ClientSessionMemoryCache::new(UPSTREAM_SESSIONS));
-    config.resumption = Resumption::store(sessions);
+    let sessions = ClientSessionMemoryCache::new(UPSTREAM_SESSIONS * TICKETS_PER_UPSTREAM);
+    config.resumption = Resumption::store(Arc::new(sessions));
     Ok(config)
 }
 
@@ -157,6 +160,21 @@ impl HandshakeError {
     }
 }
 
+impl HandshakeError {
+    /// Whether the two only have no application protocol in common.
+    pub fn is_about_protocols(&self) -> bool {
+        match self {
+            Self::Protocol { .. } => true,
+            Self::Tls(error) => matches!(
+                error,
+                rustls::Error::NoApplicationProtocol
+                    | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+            ),
+            Self::Io(_) | Self::TooMuch => false,
+        }
+    }
+}
+
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -204,11 +222,8 @@ pub async fn shake_hands(
         if input.len() > LONGEST_PENDING_BYTES {
             return Err(HandshakeError::TooMuch);
         }
-        match ring::receive(socket, worker.buffers()).await {
-            Ok(Some(buffer)) => input.extend_from_slice(&buffer),
-            Ok(None) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            Err(error) if worker.out_of_buffers(&error) => ring::readable(socket).await?,
-            Err(error) => return Err(error.into()),
+        if receive_into(socket, worker, &mut input).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
     };
     // One that knows no ALPN speaks HTTP/1.1 if it speaks HTTP at all (RFC 7301 leaves that open).

@@ -182,6 +182,11 @@ impl Worker {
             }
             match ring::accept(&listener).await {
                 Ok(client) => {
+                    // Others were accepted while this accept was in flight. It waits here as it would
+                    // have waited in the backlog, at the price of one descriptor.
+                    while self.lines.borrow().len() >= self.capacity && !self.draining.get() {
+                        self.pause_accepting("every place for a connection is taken").await;
+                    }
                     self.accepting_paused.set(false);
                     self.begin(client, way);
                 }
@@ -209,7 +214,7 @@ impl Worker {
     async fn pause_accepting(&self, why: &str) {
         if !self.accepting_paused.replace(true) {
             self.counters.accept_pauses.add(1);
-            self.report(|| Report {
+            self.report(Reason::OutOfDescriptors, || Report {
                 side: Side::Ours,
                 reason: Reason::OutOfDescriptors,
                 client: None,
@@ -331,8 +336,8 @@ impl Worker {
         &self.counters
     }
 
-    pub fn report(&self, report: impl FnOnce() -> Report) {
-        self.reporter.report(&self.counters, report);
+    pub fn report(&self, reason: Reason, report: impl FnOnce() -> Report) {
+        self.reporter.report(&self.counters, reason, report);
     }
 
     /// Whether a receive failed only because all buffers are in use; counts it.

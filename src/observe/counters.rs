@@ -79,17 +79,23 @@ pub struct Report {
 #[derive(Clone)]
 pub struct Reporter {
     sender: mpsc::Sender<Report>,
+    /// Also what no operator has to know of: somebody reads the log at that level.
+    all: bool,
 }
 
 impl Reporter {
-    /// The channel: many reporters, one receiver.
-    pub fn channel() -> (Self, mpsc::Receiver<Report>) {
+    /// The channel: many reporters, one receiver. `all`: also reports that do not concern the operator.
+    pub fn channel(all: bool) -> (Self, mpsc::Receiver<Report>) {
         let (sender, receiver) = mpsc::channel(REPORTS);
-        (Self { sender }, receiver)
+        (Self { sender, all }, receiver)
     }
 
     /// Reports, or drops the report and counts that: the edge never waits.
-    pub fn report(&self, counters: &Counters, report: impl FnOnce() -> Report) {
+    pub fn report(&self, counters: &Counters, reason: Reason, report: impl FnOnce() -> Report) {
+        // Clients that leave without a word are legion, and each report wakes the control plane.
+        if !self.all && !reason.concerns_operator() {
+            return;
+        }
         match self.sender.try_reserve() {
             Ok(place) => place.send(report()),
             Err(_) => counters.reports_dropped.add(1),
@@ -103,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_full_report_channel_drops_and_counts() {
-        let (reporter, mut receiver) = Reporter::channel();
+        let (reporter, mut receiver) = Reporter::channel(true);
         let counters = Counters::default();
         let report = || Report {
             side: Side::Client,
@@ -114,11 +120,11 @@ mod tests {
             detail: None,
         };
         for _ in 0..REPORTS + 3 {
-            reporter.report(&counters, report);
+            reporter.report(&counters, Reason::NotTls, report);
         }
         assert_eq!(counters.reports_dropped.get(), 3);
         assert!(receiver.try_recv().is_ok());
-        reporter.report(&counters, report);
+        reporter.report(&counters, Reason::NotTls, report);
         assert_eq!(counters.reports_dropped.get(), 3);
     }
 

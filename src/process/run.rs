@@ -71,7 +71,7 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         // The first connections find their upstreams resolved.
         plane.resolve_upstreams().await;
 
-        let (reporter, mut reports) = Reporter::channel();
+        let (reporter, mut reports) = Reporter::channel(plane.config().log_level.shows_debug());
         // Each worker opens two more: its ring and its epoll, and tokio a few.
         let open = descriptors::open_now() + 4 * cores.len() as u64;
         let capacity = descriptors::connections_per_worker(limit, open, cores.len());

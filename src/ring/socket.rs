@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockAddr, SockRef, TcpKeepalive};
 
 /// A connected or connecting socket in blocking mode. (A non-blocking one would make the ring answer
 /// EAGAIN instead of waiting.) Closed when the last clone and the last operation on it are gone.
@@ -28,9 +28,27 @@ impl Socket {
         self.fd.as_raw_fd()
     }
 
+    /// Connects a Unix socket at once or not at all.
+    pub fn connect_now(&self, to: &SockAddr) -> io::Result<()> {
+        let socket = SockRef::from(&*self.fd);
+        socket.set_nonblocking(true)?;
+        socket.connect(to)?;
+        socket.set_nonblocking(false)
+    }
+
     /// Sends what fits into the socket's buffer now; 0 when nothing does.
     pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        match rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        self.send_with(bytes, SendFlags::empty())
+    }
+
+    /// The same for bytes behind which [`Socket::finish`] follows: both leave in one packet.
+    pub fn send_last_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_with(bytes, SendFlags::MORE)
+    }
+
+    fn send_with(&self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+        let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(&self.fd, bytes, flags) {
             Err(rustix::io::Errno::AGAIN) => Ok(0),
             sent => Ok(sent?),
         }

@@ -30,8 +30,8 @@ pub enum Policy {
 /// One address to connect to.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Where a worker keeps what it knows of the address. No other address ever has the same, and the
-    /// address has no other, whatever upstreams it belongs to.
+    /// Where a worker keeps what it knows of the endpoint. No other address, and none with other TLS
+    /// settings, ever has the same; and the endpoint has no other, whatever upstreams it belongs to.
     pub slot: EndpointSlot,
     pub address: EndpointAddress,
     /// Encrypts what is sent there again.
@@ -40,12 +40,8 @@ pub struct Endpoint {
 
 impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
-        let same_tls = match (&self.tls, &other.tls) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
-            _ => false,
-        };
-        same_tls && self.slot == other.slot && self.address == other.address
+        let id = |endpoint: &Self| endpoint.tls.as_ref().map(|tls| tls.id);
+        id(self) == id(other) && self.slot == other.slot && self.address == other.address
     }
 }
 
@@ -71,10 +67,13 @@ impl fmt::Display for EndpointAddress {
     }
 }
 
-/// How an upstream is verified and what it is shown. Workers build rustls configs from it and know it by
-/// its address in memory, so equal ones stay one `Arc` across reloads.
+/// How an upstream is verified and what it is shown.
 #[derive(Debug)]
 pub struct UpstreamTls {
+    /// Tells these settings from others, the same for the same ones across reloads.
+    pub id: u64,
+    /// The same without the name: workers keep a rustls config for each.
+    pub credentials: u64,
     pub server_name: ServerName<'static>,
     /// `None`: whatever it shows is believed.
     pub roots: Option<Arc<RootCertStore>>,

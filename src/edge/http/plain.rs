@@ -14,7 +14,7 @@ use super::super::deadline::Timed;
 use super::super::ended::Ended;
 use super::super::handshake::receive;
 use super::super::line::Line;
-use super::super::relay::send_all;
+use super::super::transfer::send_all;
 use super::super::worker::Worker;
 use super::head::{self, Reading, Request};
 
@@ -25,7 +25,7 @@ pub async fn serve_plain(client: Socket, worker: Rc<Worker>) {
     let life = Box::pin(life(&entry.line, &worker));
     if let Err(ended) = Timed::new(&entry.line, life).await {
         worker.counters().ended(ended.reason).add(1);
-        worker.report(|| Report {
+        worker.report(ended.reason, || Report {
             side: ended.side,
             reason: ended.reason,
             client: entry.line.source(),

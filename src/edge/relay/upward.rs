@@ -1,0 +1,160 @@
+//! Client to upstream.
+
+use crate::clock;
+use crate::observe::names::{Reason, Side};
+use crate::ring::Buffer;
+
+use super::super::ended::Ended;
+use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, DEAF_UPSTREAM};
+use super::super::records::{Incoming, RecordError};
+use super::super::scratch::{Filling, Scratch};
+use super::super::transfer::send_all;
+use super::{
+    Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some, upstream_gone,
+};
+
+impl Relay<'_> {
+    pub(super) async fn upward(&self) -> Result<(), Ended> {
+        let mut bulk = false;
+        // Records may have come in the same packet as the end of the handshake.
+        let mut moved = self.open(None)?;
+        loop {
+            if !moved.rest.is_empty() {
+                if send_all(&self.upstream, moved.rest).await.is_err() {
+                    self.upstream_is_deaf();
+                }
+                self.touch();
+            }
+            if moved.finished {
+                return self.finish_upstream().await;
+            }
+            let arrived = self.arrival(self.line.client(), &mut bulk).await.map_err(client_gone)?;
+            self.touch();
+            if self.is_done_listening() {
+                return Ok(());
+            }
+            moved = match arrived {
+                Arrived::Buffer(buffer) => self.open(Some(buffer))?,
+                Arrived::Waiting => self.open_bulk(&mut bulk)?,
+                // TCP ended without close_notify (RFC 8446 §6.1). With all of the response out, many do.
+                Arrived::End if self.upstream_finished.get() => {
+                    return self.finish_upstream().await;
+                }
+                Arrived::End if self.line.interrupted().is_some() => {
+                    // Nobody has said that this was all.
+                    self.line.cut_upstream();
+                    return Ok(());
+                }
+                Arrived::End => return Err(Ended::new(Side::Client, Reason::Truncated)),
+            };
+        }
+    }
+
+    /// Decrypts what arrived in a buffer, or what was left by the handshake, and sends it upstream.
+    fn open(&self, buffer: Option<Buffer>) -> Result<Moved, Ended> {
+        let mut records = self.records.borrow_mut();
+        let mut scratch = self.worker.scratch();
+        let Scratch { input, plain, output } = &mut *scratch;
+        plain.clear();
+        let opened = match buffer {
+            // The usual case: whole records, decrypted where the kernel put them.
+            Some(mut buffer) if records.pending().is_empty() => records.open(&mut buffer, plain),
+            buffer => {
+                let arrived = buffer.as_deref().unwrap_or_default();
+                let len = records.pending().len() + arrived.len();
+                let (front, back) = input
+                    .get_mut(..len)
+                    .and_then(|area| area.split_at_mut_checked(records.pending().len()))
+                    .unwrap_or_default();
+                front.copy_from_slice(records.pending());
+                back.copy_from_slice(arrived);
+                records.open(input.get_mut(..len).unwrap_or_default(), plain)
+            }
+        };
+        self.send_upstream(opened, plain.filled(), output)
+    }
+
+    /// Takes what waits in the client's socket, decrypts it and sends it upstream.
+    fn open_bulk(&self, bulk: &mut bool) -> Result<Moved, Ended> {
+        let mut records = self.records.borrow_mut();
+        let mut scratch = self.worker.scratch();
+        let Scratch { input, plain, output } = &mut *scratch;
+        plain.clear();
+        let pending = records.pending().len();
+        let (front, back) = input.split_at_mut_checked(pending).unwrap_or_default();
+        front.copy_from_slice(records.pending());
+        let room = back.get_mut(..BULK_BYTES).unwrap_or_default();
+        let received = self.line.client().receive_now(room).map_err(client_gone)?.unwrap_or(0);
+        // The end of the stream too: the next receive tells it once more.
+        *bulk = received >= BULK_ENDS_BELOW_BYTES;
+        let opened = records.open(input.get_mut(..pending + received).unwrap_or_default(), plain);
+        self.send_upstream(opened, plain.filled(), output)
+    }
+
+    fn send_upstream(
+        &self,
+        opened: Result<Incoming, RecordError>,
+        plain: &[u8],
+        output: &mut Filling,
+    ) -> Result<Moved, Ended> {
+        let finished = opened.map_err(bad_record)? == Incoming::Finished;
+        if self.upstream_deaf_since.get().is_some() {
+            return Ok(Moved { finished, ..Moved::default() });
+        }
+        let bytes = match &self.upstream_records {
+            Some(records) if !plain.is_empty() => {
+                output.clear();
+                records.borrow_mut().seal(plain, output).map_err(bad_upstream_record)?;
+                output.filled()
+            }
+            _ => plain,
+        };
+        // Of a TLS upstream the close_notify follows, not the end of TCP.
+        let last = finished && self.upstream_records.is_none();
+        match send_some(&self.upstream, bytes, last) {
+            Ok(sent) => {
+                let rest = bytes.get(sent..).unwrap_or_default().to_vec();
+                Ok(Moved { rest, finished, failed: None })
+            }
+            Err(_) => {
+                self.upstream_is_deaf();
+                Ok(Moved { finished, ..Moved::default() })
+            }
+        }
+    }
+
+    /// The upstream takes no more. It may have answered before it heard all (a 413, say), so its answer is
+    /// still read; what the client goes on sending is thrown away meanwhile, for a client that sends does
+    /// not read, and closing with bytes unread would take the answer along.
+    fn upstream_is_deaf(&self) {
+        if self.upstream_deaf_since.get().is_none() {
+            self.upstream_deaf_since.set(Some(clock::steady()));
+        }
+    }
+
+    fn is_done_listening(&self) -> bool {
+        self.upstream_deaf_since
+            .get()
+            .is_some_and(|since| clock::steady().duration_since(since) >= DEAF_UPSTREAM)
+    }
+
+    /// Tells the upstream that the client is done.
+    async fn finish_upstream(&self) -> Result<(), Ended> {
+        self.line.upstream_may_end();
+        if self.upstream_deaf_since.get().is_some() {
+            return Ok(());
+        }
+        if let Some(records) = &self.upstream_records {
+            let close = {
+                let mut scratch = self.worker.scratch();
+                scratch.output.clear();
+                let sealed = records.borrow_mut().seal_close(&mut scratch.output);
+                sealed.map_err(bad_upstream_record)?;
+                scratch.output.filled().to_vec()
+            };
+            send_all(&self.upstream, close).await.map_err(upstream_gone)?;
+        }
+        self.upstream.finish();
+        Ok(())
+    }
+}
