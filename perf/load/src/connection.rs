@@ -14,9 +14,8 @@ use crate::plan::Group;
 use crate::trust::CIPHER_SUITE;
 
 thread_local! {
-    /// What a read takes at most, whichever connection reads: the 64 KiB of plaintext that rustls holds, less
-    /// one record that was incomplete before.
-    static RECEIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; 48 * 1024]);
+    /// What a read takes at most, whichever connection reads: 64 KiB, several records.
+    static RECEIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 * 1024]);
 }
 
 /// Where a connection goes, and what it must negotiate.
@@ -46,7 +45,7 @@ impl Connection {
             if !connection.tls.is_handshaking() {
                 break;
             }
-            if !connection.fill().await? {
+            if connection.fill(None).await? == Filled::End {
                 return Err(Failure::new(Kind::Handshake, "the server closed"));
             }
         }
@@ -88,29 +87,50 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for plaintext and lends it; how much of it was used comes back. Nothing at the end.
+    /// Waits for plaintext and lends it, in pieces; `take` says how much of each it used, and all of it must
+    /// be used in the end.
     pub async fn receive(
         &mut self,
         mut take: impl FnMut(&[u8]) -> Result<usize, Failure>,
     ) -> Result<Incoming, Failure> {
         loop {
+            match self.lend(&mut take)? {
+                Lent::Some => return Ok(Incoming::Some),
+                Lent::End => return Ok(Incoming::End),
+                Lent::Nothing => {}
+            }
+            match self.fill(Some(&mut take)).await? {
+                Filled::Plain => return Ok(Incoming::Some),
+                Filled::Other | Filled::End => {}
+            }
+        }
+    }
+
+    /// Lends the plaintext that rustls holds.
+    fn lend(&mut self, take: Take<'_>) -> Result<Lent, Failure> {
+        let mut lent = Lent::Nothing;
+        loop {
             let mut reader = self.tls.reader();
             match reader.fill_buf() {
-                Ok([]) => return Ok(Incoming::End),
+                Ok([]) if lent == Lent::Nothing => return Ok(Lent::End),
+                Ok([]) => return Ok(lent),
                 Ok(plain) => {
                     let used = take(plain)?;
+                    if used == 0 {
+                        let detail = "more bytes than its length says";
+                        return Err(Failure::new(Kind::Response, detail));
+                    }
                     reader.consume(used);
-                    return Ok(Incoming::Some);
+                    lent = Lent::Some;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(lent),
                 // The end of TCP without close_notify: some servers do that, and whether the response
                 // was whole is known from its length.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                    return Ok(Incoming::End);
+                    return Ok(if lent == Lent::Nothing { Lent::End } else { lent });
                 }
                 Err(error) => return Err(closed(error)),
             }
-            self.fill().await?;
         }
     }
 
@@ -144,16 +164,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for bytes and gives them to rustls; `false` at the end of the stream.
-    async fn fill(&mut self) -> Result<bool, Failure> {
+    /// Waits for bytes and gives them to rustls, a few KiB at a time; lends the plaintext after each, for
+    /// rustls holds only so much.
+    async fn fill(&mut self, mut take: Option<Take<'_>>) -> Result<Filled, Failure> {
         loop {
             let read = RECEIVED.with_borrow_mut(|received| {
                 let length = self.socket.try_read(received)?;
-                let mut rest = &received[..length];
-                if rest.is_empty() {
-                    self.tls.read_tls(&mut rest)?;
-                }
-                Ok(self.feed(rest).map(|()| length > 0))
+                Ok(self.feed(&received[..length], &mut take))
             });
             match read {
                 Ok(fed) => return fed,
@@ -165,16 +182,44 @@ impl Connection {
         }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+    fn feed(&mut self, mut bytes: &[u8], take: &mut Option<Take<'_>>) -> Result<Filled, Failure> {
+        if bytes.is_empty() {
+            self.tls.read_tls(&mut bytes).map_err(closed)?;
+            return Ok(Filled::End);
+        }
+        let mut filled = Filled::Other;
         while !bytes.is_empty() {
             self.tls.read_tls(&mut bytes).map_err(closed)?;
             self.tls.process_new_packets().map_err(|error| match error {
                 rustls::Error::InvalidCertificate(_) => Failure::new(Kind::Certificate, error),
                 _ => Failure::new(Kind::Handshake, error),
             })?;
+            if let Some(take) = take
+                && self.lend(take)? == Lent::Some
+            {
+                filled = Filled::Plain;
+            }
         }
-        Ok(())
+        Ok(filled)
     }
+}
+
+/// Uses plaintext; says how much of it.
+type Take<'a> = &'a mut dyn FnMut(&[u8]) -> Result<usize, Failure>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lent {
+    Some,
+    Nothing,
+    End,
+}
+
+/// What came from the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    Plain,
+    Other,
+    End,
 }
 
 /// Whether there was plaintext.
