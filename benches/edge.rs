@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringgate::edge::bench::{
-    Addresses, ProxyReading, read_hello, read_proxy_header, write_v1, write_v2,
+    Addresses, ProxyReading, TlsFacts, UNIQUE_ID_BYTES, read_hello, read_proxy_header, write_v1,
+    write_v2,
 };
 use ringgate::snapshot::{KeyKind, TicketKeys};
 use rustls::crypto::aws_lc_rs::kx_group;
@@ -28,8 +29,16 @@ fn proxy_headers(criterion: &mut Criterion) {
         source: ([192, 0, 2, 7], 40_000).into(),
         destination: ([192, 0, 2, 1], 443).into(),
     };
-    let headers =
-        [("1", write_v1(Some(&addresses))), ("2", write_v2(Some(&addresses), None, None))];
+    let tls = TlsFacts {
+        version: "TLSv1.3",
+        cipher_suite: "TLS_AES_128_GCM_SHA256",
+        alpn: Some(b"h2"),
+        server_name: Some("app.example"),
+    };
+    let headers = [
+        ("1", write_v1(Some(&addresses))),
+        ("2", write_v2(Some(&addresses), &tls, &[7; UNIQUE_ID_BYTES])),
+    ];
     for (version, header) in headers {
         assert!(matches!(read_proxy_header(&header), ProxyReading::Header { .. }));
         criterion.bench_function(&format!("read a PROXY header, version {version}"), |bencher| {
