@@ -201,29 +201,24 @@ fn command(system: &System, stage: &Stage, scenario: Scenario) -> Result<String,
 
 /// Installs a system from Debian's packages when it is missing.
 fn install(system: &System) -> Result<(), String> {
-    let (Some(program), false) = (&system.program, system.packages.is_empty()) else {
-        return Ok(());
-    };
-    if std::path::Path::new(program).exists() {
+    if system.needs.iter().all(|path| path.exists()) {
         return Ok(());
     }
-    eprintln!("{}: installing {}", system.name, system.packages.join(" "));
-    let status = Command::new("apt-get")
-        .args(["install", "-y", "-qq", "--no-install-recommends"])
-        .args(&system.packages)
+    let packages = system.packages.join(" ");
+    eprintln!("{}: installing {packages}", system.name);
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         // No service of theirs may start here.
-        .env("RUNLEVEL", "1")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err(format!(
-            "{}: {program} is missing; as root: apt-get install {}",
-            system.name,
-            system.packages.join(" ")
-        )),
+        command.env("RUNLEVEL", "1").env("DEBIAN_FRONTEND", "noninteractive");
+        command.status().is_ok_and(|status| status.success())
+    };
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(system.packages.iter().map(String::as_str));
+    let _ = apt(&["update", "-qq"]);
+    match apt(&arguments) && system.needs.iter().all(|path| path.exists()) {
+        true => Ok(()),
+        false => Err(format!("{} is missing; as root: apt-get install {packages}", system.name)),
     }
 }
 

@@ -95,7 +95,8 @@ fn load(matches: &ArgMatches) -> Result<ExitCode, String> {
             }
         }
     };
-    let refusals = judge(&outcome);
+    let mut refusals = judge(&outcome);
+    refusals.retain(|refusal| !matches.get_flag("smoke") || !refusal.is_noise());
     if matches.get_flag("json") {
         println!("{:#}", json::outcome(&outcome));
     } else {

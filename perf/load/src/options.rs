@@ -57,6 +57,12 @@ pub fn add_to(command: Command) -> Command {
             value("peers", "DIR", "Descriptions of systems, and the upstream's configuration.")
                 .default_value(concat!(env!("CARGO_MANIFEST_DIR"), "/../peers")),
         )
+        .arg(
+            Arg::new("smoke")
+                .long("smoke")
+                .action(ArgAction::SetTrue)
+                .help("Show that everything works; no figures, so other load does not matter."),
+        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON."))
 }
 
@@ -82,12 +88,6 @@ pub fn add_comparison_to(command: Command) -> Command {
                 .default_value("5")
                 .value_parser(clap::value_parser!(u64).range(1..=1000)),
         )
-        .arg(
-            Arg::new("smoke")
-                .long("smoke")
-                .action(ArgAction::SetTrue)
-                .help("Show that everything works; no figures, so other load does not matter."),
-        )
         .arg(value(
             "beside",
             "COMMAND",
@@ -107,7 +107,6 @@ pub fn order(matches: &ArgMatches) -> Result<Order, String> {
         order.scenarios = scenarios;
     }
     order.rounds = matches.get_one("rounds").map_or(1, |rounds: &u64| *rounds as usize);
-    order.smoke = matches.get_flag("smoke");
     order.beside = text(matches, "beside").map(str::to_owned);
     Ok(order)
 }
@@ -126,7 +125,7 @@ pub fn alone(matches: &ArgMatches, peers: PathBuf, systems: Vec<System>) -> Resu
         rate: matches.get_one("rate").copied(),
         clients: matches.get_one("clients").map(|clients: &u64| *clients as usize),
         bulk_bytes: matches.get_one("bulk-mib").map_or(BULK_BYTES, |mib: &u64| mib << 20),
-        smoke: false,
+        smoke: matches.get_flag("smoke"),
         beside: None,
         peers,
     })

@@ -22,8 +22,8 @@ pub struct System {
     pub port: u16,
     /// A template that `{config}` in `start` is made of.
     pub config: Option<PathBuf>,
-    /// What must be on the path, and the Debian packages that bring it.
-    pub program: Option<String>,
+    /// Files that must be there, and the Debian packages that bring them.
+    pub needs: Vec<PathBuf>,
     pub packages: Vec<String>,
     /// A command that prints its version.
     pub version: Option<String>,
@@ -53,7 +53,7 @@ impl System {
             start: String::new(),
             port: 0,
             config: None,
-            program: None,
+            needs: Vec::new(),
             packages: Vec::new(),
             version: None,
             groups: vec![Group::X25519.name().to_owned()],
@@ -71,7 +71,7 @@ impl System {
                 "start" => start = Some(value),
                 "port" => port = Some(value.parse().map_err(|_| format!("port: {value:?}"))?),
                 "config" => system.config = Some(system.here.join(value)),
-                "program" => system.program = Some(value),
+                "needs" => system.needs = value.split_whitespace().map(PathBuf::from).collect(),
                 "packages" => system.packages = words(),
                 "version" => system.version = Some(value),
                 "groups" => system.groups = words(),
