@@ -1,16 +1,17 @@
 //! Several systems under the same scenarios, in rounds that alternate between them.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::cores::{Cores, raise_open_files};
+use crate::filled;
 use crate::outcome::Outcome;
+use crate::packages;
 use crate::plan::{Plan, Scenario};
 use crate::run::{Setup, run};
 use crate::stage::Stage;
 use crate::started::Started;
-use crate::system::{System, fill};
+use crate::system::System;
 use crate::verdict::{Refusal, judge};
 use crate::watch::Watch;
 
@@ -76,7 +77,7 @@ impl Results {
 pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<Results, String> {
     raise_open_files().map_err(|error| format!("cannot raise the limit of open files: {error}"))?;
     for system in &order.systems {
-        install(system)?;
+        packages::install(system)?;
     }
     order.cores.pin_load().map_err(|error| format!("cannot pin to a core: {error}"))?;
     let stage = Stage::set(&order.peers, order.bulk_bytes)?;
@@ -107,7 +108,8 @@ pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<Results, String
             }
         }
     }
-    let versions = order.systems.iter().map(|system| (system.name.clone(), version(system)));
+    let versions =
+        order.systems.iter().map(|system| (system.name.clone(), packages::version(system)));
     Ok(Results { cells, versions: versions.collect() })
 }
 
@@ -143,7 +145,7 @@ fn measure(
     scenario: Scenario,
 ) -> Result<Outcome, String> {
     let address = (stage.host, system.port).into();
-    let command = command(system, stage, scenario)?;
+    let command = filled::command(system, stage, scenario.key())?;
     let core = Some(order.cores.server);
     let started = Started::start(&system.name, &command, core, address, stage.scene.dir())?;
     let mut plan = Plan::new(scenario, order.window);
@@ -165,72 +167,4 @@ fn measure(
             words.map(|word| word.replace("{pid}", &pid.to_string())).collect()
         }),
     })
-}
-
-/// The start command with everything filled in, the configuration file written.
-fn command(system: &System, stage: &Stage, scenario: Scenario) -> Result<String, String> {
-    let dir = stage.scene.dir().join(&system.name);
-    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let files = stage.scene.files(scenario.key());
-    let bin = std::env::current_exe().map_err(|error| error.to_string())?;
-    let path = |path: &std::path::Path| path.display().to_string();
-    let mut values = vec![
-        ("host", stage.host.to_string()),
-        ("port", system.port.to_string()),
-        ("upstream", stage.upstream().to_string()),
-        ("upstream_host", stage.upstream().ip().to_string()),
-        ("upstream_port", stage.upstream().port().to_string()),
-        ("cert", path(&files.cert)),
-        ("key", path(&files.key)),
-        ("combined", path(&files.combined)),
-        ("dir", path(&dir)),
-        ("bin", path(bin.parent().unwrap_or(&bin))),
-        ("here", path(&system.here)),
-    ];
-    let problem = |what: String| format!("{}: {what}", system.name);
-    if let Some(template) = &system.config {
-        let text = std::fs::read_to_string(template)
-            .map_err(|error| problem(format!("{}: {error}", template.display())))?;
-        let config = dir.join("config");
-        std::fs::write(&config, fill(&text, &values).map_err(problem)?)
-            .map_err(|error| problem(error.to_string()))?;
-        values.push(("config", path(&config)));
-    }
-    fill(&system.start, &values).map_err(problem)
-}
-
-/// Installs a system from Debian's packages when it is missing.
-fn install(system: &System) -> Result<(), String> {
-    if system.needs.iter().all(|path| path.exists()) {
-        return Ok(());
-    }
-    let packages = system.packages.join(" ");
-    eprintln!("{}: installing {packages}", system.name);
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
-        // No service of theirs may start here.
-        command.env("RUNLEVEL", "1").env("DEBIAN_FRONTEND", "noninteractive");
-        command.status().is_ok_and(|status| status.success())
-    };
-    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    arguments.extend(system.packages.iter().map(String::as_str));
-    let _ = apt(&["update", "-qq"]);
-    match apt(&arguments) && system.needs.iter().all(|path| path.exists()) {
-        true => Ok(()),
-        false => Err(format!("{} is missing; as root: apt-get install {packages}", system.name)),
-    }
-}
-
-/// The first line that its version command prints.
-fn version(system: &System) -> String {
-    let Some(command) = &system.version else { return "unknown".to_owned() };
-    let bin = std::env::current_exe().unwrap_or_default();
-    let bin = bin.parent().map(|bin| bin.display().to_string()).unwrap_or_default();
-    let command = command.replace("{bin}", &bin);
-    let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap_or_default()).args(words).output();
-    let Ok(output) = output else { return "unknown".to_owned() };
-    let text = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").to_owned()
 }

@@ -168,8 +168,9 @@ fn secret() -> Result<String, String> {
 /// A loopback address that no other measurement on this machine uses, so that fixed ports do not collide.
 fn own_loopback() -> Ipv4Addr {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
-    // Addresses of 127.128.0.0/9: whoever else picks some tends to begin at the low end.
-    Ipv4Addr::new(127, high | 128, middle, low.clamp(1, 254))
+    // A process id has 22 bits at most, so these are addresses of 127.128.0.0/10: whoever else picks some
+    // tends to begin at the low end.
+    Ipv4Addr::new(127, high | 128, middle, low)
 }
 
 /// A directory of this process, removed with it. In memory if possible: what the upstream reads and stores

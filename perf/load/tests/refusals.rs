@@ -1,7 +1,8 @@
 //! A deliberately broken server is refused: no ratio, the reason in words, exit status 1.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A directory of its own, removed at the end, with descriptions of systems.
 struct Systems(PathBuf);
@@ -51,13 +52,19 @@ const OWN: &str = "ssl_certificate {cert}; ssl_certificate_key {key};";
 const PASS: &str = "location / { proxy_pass http://{upstream}; }";
 
 /// A short comparison. What else runs on the machine does not matter, but for the test of just that.
-fn compare(systems: &str, scenario: &str, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_compare"))
-        .args(["--rounds", "1", "--seconds", "0.3", "--bulk-mib", "1", "--clients", "4"])
+fn start(systems: &str, scenario: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
+    command
+        .args(["--seconds", "0.3", "--bulk-mib", "1", "--clients", "4"])
         .args(["--systems", systems, "--scenario", scenario])
         .args(more)
-        .output()
-        .unwrap()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn compare(systems: &str, scenario: &str, more: &[&str]) -> Output {
+    start(systems, scenario, &[&["--rounds", "1"], more].concat()).output().unwrap()
 }
 
 fn text(output: &Output) -> String {
@@ -137,7 +144,7 @@ fn a_stored_response_is_refused() {
 fn content_that_is_not_the_upstreams_is_refused() {
     let systems = Systems::new("content");
     let other = systems.write("bulk", &"x".repeat(1 << 20));
-    let body = format!("location / {{ alias {}; }}", other.display());
+    let body = format!("location = /bulk {{ alias {}; }}", other.display());
     let broken = systems.nginx("broken", 9451, &format!("{OWN} {body}"));
     refused(&systems, &broken, "bulk-down", "content, ");
 }
@@ -199,20 +206,50 @@ fn a_system_that_does_not_start_is_said_to_and_why() {
     assert!(text.contains("broken ended with") && text.contains("no_such_directive"), "{text}");
 }
 
+/// Where a comparison keeps its files.
+fn directory(pid: u32) -> PathBuf {
+    Path::new("/dev/shm").join(format!("ringgate-load-{pid}"))
+}
+
 #[test]
 fn nothing_is_left_behind() {
     let systems = Systems::new("left");
     let sound = systems.nginx("sound", 9450, &format!("{OWN} {PASS}"));
-    let output = compare(&sound, "full", &["--smoke", "--json"]);
+    let child = start(&sound, "full", &["--smoke", "--json", "--rounds", "1"]).spawn().unwrap();
+    let pid = child.id();
+    let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(json["cells"][0]["rounds"][0]["operations"].as_u64() > Some(0), "{json}");
-    let ours = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("ringgate-load-")?.to_owned();
-        (!Path::new("/proc").join(pid).exists()).then_some(name)
-    };
-    // The directory of a process that ended is removed by itself, or by the next one that starts.
-    let left: Vec<_> = std::fs::read_dir("/dev/shm").unwrap().flatten().filter_map(ours).collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert!(!directory(pid).exists());
+}
+
+/// nginx's processes carry the directory in their command line.
+fn servers_of(dir: &Path) -> usize {
+    let name = dir.display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(&name)).count()
+}
+
+#[track_caller]
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_killed_comparison_leaves_no_server_behind() {
+    let systems = Systems::new("killed");
+    let sound = systems.nginx("sound", 9450, &format!("{OWN} {PASS}"));
+    let mut child = start(&sound, "full", &["--smoke", "--rounds", "1000"]).spawn().unwrap();
+    let dir = directory(child.id());
+    wait_for("upstream and server", || servers_of(&dir) >= 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_for("both to end", || servers_of(&dir) == 0);
+    let _ = std::fs::remove_dir_all(dir);
 }

@@ -48,7 +48,8 @@ fn an_open_loop_keeps_its_rate_on_a_server_that_runs_already() {
            access_log off; client_body_temp_path {scene}; proxy_temp_path {scene};\n\
            fastcgi_temp_path {scene}; uwsgi_temp_path {scene}; scgi_temp_path {scene};\n\
            server {{\n\
-             listen {address} ssl; ssl_certificate {scene}/ecdsa.crt;\n\
+             listen {address} ssl; ssl_protocols TLSv1.3;\n\
+             ssl_certificate {scene}/ecdsa.crt;\n\
              ssl_certificate_key {scene}/ecdsa.key;\n\
              location / {{ proxy_pass http://{}; }}\n\
            }}\n\
