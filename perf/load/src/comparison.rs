@@ -149,6 +149,7 @@ fn measure(
     let core = Some(order.cores.server);
     let started = Started::start(&system.name, &command, core, address, stage.scene.dir())?;
     let mut plan = Plan::new(scenario, order.window);
+    plan.at_least = u64::from(order.smoke);
     plan.rate = order.rate;
     plan.bulk_bytes = order.bulk_bytes;
     plan.clients = order.clients.unwrap_or(plan.clients);

@@ -130,6 +130,7 @@ fn running(
     order.cores.pin_load().map_err(|error| error.to_string())?;
     let scene = Scene::open(text(matches, "scene").unwrap_or_default().into())?;
     let mut plan = Plan::new(scenario, order.window);
+    plan.at_least = u64::from(order.smoke);
     plan.rate = order.rate;
     plan.clients = order.clients.unwrap_or(plan.clients);
     plan.bulk_bytes = scene.bulk_bytes()?;

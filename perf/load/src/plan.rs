@@ -147,6 +147,9 @@ pub struct Plan {
     /// Before the window: caches, allocator and branch predictors settle, every client gets its ticket.
     pub warm_up: Duration,
     pub window: Duration,
+    /// The window goes on until so many operations are done: a smoke has to see one, however loaded the
+    /// machine is.
+    pub at_least: u64,
     /// Operations per second whatever the server does (open loop); without it each client starts its next
     /// operation when the last is over.
     pub rate: Option<f64>,
@@ -165,6 +168,7 @@ impl Plan {
             // A third: long enough for a thousand handshakes in the shortest sensible window.
             warm_up: window / 3,
             window,
+            at_least: 0,
             rate: None,
             bulk_bytes: BULK_BYTES,
         }

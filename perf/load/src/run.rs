@@ -18,8 +18,8 @@ use crate::stage::SERVER_NAME;
 use crate::trust::Trust;
 use crate::watch::{Used, Watch};
 
-/// How long it may take until all clients are ready: thousands of connections on a loaded machine.
-const READY: Duration = Duration::from_secs(60);
+/// How long it may take until all clients are ready, or one operation is done, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything that a run needs.
 pub struct Setup {
@@ -70,14 +70,15 @@ async fn measure(setup: Setup) -> Result<Outcome, String> {
         .map(|_| tokio::task::spawn_local(scenario::client(shared.clone())))
         .collect();
     let progress = tokio::task::spawn_local(progress(shared.clone()));
+    let all_ready = || shared.ready.get() >= shared.plan.clients;
     match plan.scenario {
         Scenario::Idle => {
             metrics.count(true);
-            all_ready(&shared).await;
+            patiently(&shared, all_ready).await;
         }
         Scenario::Resumed => {
             pause(&shared, plan.warm_up).await;
-            all_ready(&shared).await;
+            patiently(&shared, all_ready).await;
         }
         _ => pause(&shared, plan.warm_up).await,
     }
@@ -120,6 +121,7 @@ async fn window(shared: &Shared, watch: Option<&Watch>) -> Result<(Option<Used>,
     shared.metrics.count(true);
     let begun = Instant::now();
     pause(shared, shared.plan.window).await;
+    patiently(shared, || shared.metrics.operations.get() >= shared.plan.at_least).await;
     let seconds = begun.elapsed().as_secs_f64();
     shared.metrics.count(false);
     let used = before.zip(read()?).map(|(before, after)| before.until(&after));
@@ -134,13 +136,11 @@ async fn pause(shared: &Shared, duration: Duration) {
     }
 }
 
-async fn all_ready(shared: &Shared) {
-    let deadline = Instant::now() + READY;
-    while shared.ready.get() < shared.plan.clients
-        && Instant::now() < deadline
-        && !shared.metrics.has_ended()
-    {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// Waits until `condition` holds, for so long as a loaded machine may need.
+async fn patiently(shared: &Shared, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() && Instant::now() < deadline && !shared.metrics.has_ended() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
