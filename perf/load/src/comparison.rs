@@ -15,9 +15,11 @@ use crate::system::System;
 use crate::verdict::{Refusal, judge};
 use crate::watch::Watch;
 
-/// How often a window is tried on a machine that does not keep quiet. A neighbour that ran in all three is
-/// one that stays.
-const TRIES: usize = 3;
+/// How often a window is tried on a machine that does not keep quiet, and the pause between two tries. What
+/// disturbs now and then (a timer, an update, a login) is over in ten seconds; what runs longer than that
+/// stays.
+const TRIES: usize = 8;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What to compare, and how.
 pub struct Order {
@@ -134,6 +136,7 @@ fn quietly(
         if tries == TRIES || !refusals.iter().all(Refusal::is_noise) {
             return Ok(Err(refusals));
         }
+        std::thread::sleep(PAUSE);
     }
 }
 
