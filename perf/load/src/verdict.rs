@@ -5,11 +5,11 @@ use std::fmt;
 use crate::outcome::Outcome;
 use crate::plan::Scenario;
 
-/// The share of a window in which something else may run on the server's core. /proc/stat counts in ticks of
-/// 10 ms, one of which may be wrong at each end, and the kernel's own threads and interrupts take up to 2 %
-/// of a core under this load; another process takes far more.
+/// The share of a window in which something else may run on the server's core: the kernel's own threads and
+/// interrupts do. A process that is busy takes far more; those that were refused here took 11 to 45 %
+/// (perf/results/what-does-ringgate-cost-beside-its-peers.md).
 const FOREIGN_SHARE: f64 = 0.04;
-/// The error of two ticks.
+/// /proc/stat counts in ticks of 10 ms, one of which may be wrong at each end.
 const TICKS_SECONDS: f64 = 0.02;
 
 /// The share of handshakes that must resume. All should: every client has a ticket before the window
