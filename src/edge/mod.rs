@@ -35,5 +35,11 @@ pub mod worker;
 pub mod bench {
     //! What the criterion benches measure and nobody else may name.
     pub use super::hello::read as read_hello;
+    pub use super::proxy_protocol::{
+        Addresses, Reading as ProxyReading, TlsFacts, UNIQUE_ID_BYTES, read as read_proxy_header,
+        write_v1, write_v2,
+    };
+    pub use super::records::Records;
+    pub use super::scratch::Scratch;
     pub use super::tls::{Configs, with_certified_key};
 }

@@ -17,6 +17,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    #[expect(clippy::new_without_default, reason = "public only for the benches")]
     pub fn new() -> Self {
         let input = LONGEST_PENDING_BYTES + BULK_BYTES;
         Self {
