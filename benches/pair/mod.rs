@@ -105,8 +105,10 @@ impl Pair {
         spent += begun.elapsed();
         loop {
             let begun = Instant::now();
-            let (to_client, done) =
-                with_certified_key(&self.certified_key, || advance(&mut server, &mut pending));
+            let (to_client, done) = with_certified_key(self.certified_key.clone(), || {
+                advance(&mut server, &mut pending)
+            })
+            .0;
             spent += begun.elapsed();
             let mut rest = to_client.as_slice();
             while !rest.is_empty() {
