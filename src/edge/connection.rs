@@ -29,7 +29,8 @@ use super::worker::{Timeouts, Worker};
 pub async fn serve(client: Socket, port: u16, worker: Rc<Worker>) {
     let timeouts = worker.timeouts();
     let entry = worker.enter(Line::new(client, clock::steady() + timeouts.handshake));
-    let life = life(&entry.line, port, &timeouts, &worker);
+    // Boxed, for a future that is moved before it is awaited leaves its room in this one twice.
+    let life = Box::pin(life(&entry.line, port, &timeouts, &worker));
     let ended = Timed::new(&entry.line, life).await;
     if let Err(failure) = ended {
         let Failure { ended, server_name, route } = *failure;

@@ -28,11 +28,11 @@ pub async fn handshake(
 ) -> Result<Records, Ended> {
     let failed =
         |error: rustls::Error| Ended::because(Side::Client, Reason::HandshakeFailed, error);
-    let mut tls = UnbufferedServerConnection::new(config).map_err(failed)?;
+    let mut tls = Box::new(UnbufferedServerConnection::new(config).map_err(failed)?);
     let mut output = Vec::new();
     let mut certified_key = Some(certified_key);
     loop {
-        let mut turn = || advance(&mut tls, &mut input, &mut output);
+        let mut turn = || advance(&mut *tls, &mut input, &mut output);
         let step = match certified_key.take() {
             Some(chosen) => {
                 let (step, back) = with_certified_key(chosen, turn);

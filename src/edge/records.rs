@@ -45,7 +45,8 @@ impl Unbuffered for UnbufferedClientConnection {
 
 /// The record layer of one established connection.
 pub struct Records<C = UnbufferedServerConnection> {
-    tls: C,
+    /// Boxed: a kilobyte that every future which is handed the record layer would have room for.
+    tls: Box<C>,
     /// Received bytes that are not a whole record yet. Empty, and without memory, between messages.
     pending: Vec<u8>,
     /// Records that wait to leave together with the next ones: the TLS 1.3 ticket, key updates.
@@ -98,7 +99,7 @@ impl From<EncryptError> for RecordError {
 
 impl<C: Unbuffered> Records<C> {
     /// `pending` is what was received behind the handshake, `held` what may wait for the first response.
-    pub fn new(tls: C, pending: Vec<u8>, held: Vec<u8>, peer_finished: bool) -> Self {
+    pub fn new(tls: Box<C>, pending: Vec<u8>, held: Vec<u8>, peer_finished: bool) -> Self {
         Self { tls, pending, held, early: Vec::new(), peer_finished }
     }
 

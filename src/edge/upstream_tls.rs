@@ -202,11 +202,11 @@ pub async fn shake_hands(
     settings: &UpstreamTls,
     alpn: Option<&[u8]>,
 ) -> Result<UpstreamRecords, HandshakeError> {
-    let mut tls = UnbufferedClientConnection::new(config, settings.server_name.clone())
-        .map_err(HandshakeError::Tls)?;
+    let tls = UnbufferedClientConnection::new(config, settings.server_name.clone());
+    let mut tls = Box::new(tls.map_err(HandshakeError::Tls)?);
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let peer_finished = loop {
-        let step = advance(&mut tls, &mut input, &mut output);
+        let step = advance(&mut *tls, &mut input, &mut output);
         if !output.is_empty() {
             let sent = send_all(socket, std::mem::take(&mut output)).await;
             // Of an alert nobody waits for the outcome.

@@ -53,7 +53,9 @@ pub async fn relay(
         moved: Cell::new(now),
         first_end: RefCell::new(None),
     };
-    tokio::join!(relay.end_both(relay.upward()), relay.end_both(relay.downward()));
+    tokio::join!(async { relay.note(relay.upward().await) }, async {
+        relay.note(relay.downward().await);
+    });
     match (relay.first_end.take(), line.interrupted()) {
         (_, Some(reason)) if !relay.upstream_finished.get() => Err(Ended::new(Side::Ours, reason)),
         (Some(ended), _) => Err(ended),
@@ -100,9 +102,9 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    /// Runs a direction; if it fails, the other one has to end too.
-    async fn end_both(&self, direction: impl Future<Output = Result<(), Ended>>) {
-        let Err(ended) = direction.await else { return };
+    /// A direction has ended; if it failed, the other one has to end too.
+    fn note(&self, outcome: Result<(), Ended>) {
+        let Err(ended) = outcome else { return };
         // The other direction ends because of this one: what it has to say of that is no news.
         if self.first_end.borrow().is_some() {
             return;
