@@ -92,6 +92,13 @@ fn connections_that_wait_in_the_backlog_are_served_before_the_listener_closes() 
     let mut behind = start(&["--cores", "0"]);
     // Stopped, it accepts nothing: what connects waits in the backlog.
     behind.ringgate.signal("STOP");
+    // The signal has not stopped a thread that has yet to be scheduled, and that one would accept.
+    wait_for("every thread to have stopped", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", behind.ringgate.pid())).ok()?;
+        let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat"));
+        let mut stats = tasks.map(|task| task.and_then(stat).unwrap_or_default());
+        stats.all(|stat| stat.contains(") T ")).then_some(())
+    });
     let roots = root_store(std::fs::read(behind.ringgate.root()).unwrap());
     let waiting: Vec<_> = (0..100)
         .map(|_| {

@@ -134,7 +134,7 @@ pub fn list(directory: &Path) -> io::Result<Listed> {
             listed.files.push(path);
         }
     }
-    // As bytes: comparing paths part by part took an eighth of the time of loading a hundred thousand names.
+    // As bytes: comparing paths part by part took a tenth of the time of loading a hundred thousand names.
     for paths in [&mut listed.files, &mut listed.directories] {
         paths.sort_unstable_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     }
