@@ -4,20 +4,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::config::Config;
 use crate::config::problem::Problem;
-use crate::name::Pattern;
+use crate::name::{Pattern, ServerName};
 use crate::observe::flood::shortened;
 use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 
+use super::admin::{Admin, Answer, Asked, Request};
+use super::autocert::keeper::Command;
+use super::autocert::revocation_reason;
 use super::certified::Certified;
 use super::inventory::news;
+use super::issuing::Issuing;
+use super::listing::listing;
 use super::local_ca::renewal_due;
 use super::looking::Looking;
-use super::precedence::{choices, choices_for};
+use super::precedence::{Covering, choices, choices_for};
 use super::prepare::{Mode, Prepared, prepare};
 use super::publisher::Publisher;
 use super::reload;
@@ -39,6 +45,8 @@ pub struct Plane {
     resolver: Resolver,
     slots: Slots,
     publisher: Publisher,
+    issuing: Issuing,
+    admin: Option<Admin>,
     rotation: Rotation,
     next_look: Instant,
     looking: Looking,
@@ -54,6 +62,10 @@ pub enum Due {
     PublishFiles,
     /// A name resolved to other addresses.
     PublishUpstreams,
+    /// A certificate was obtained.
+    PublishCertificates,
+    /// Somebody asks at the admin socket.
+    Answer,
 }
 
 impl Plane {
@@ -69,9 +81,10 @@ impl Plane {
     ) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let now = clock::steady();
         let (resolver, mut slots) = (Resolver::default(), Slots::default());
+        let issuing = Issuing::new(prepared.autocert.as_deref());
         let publisher = Publisher::start(
             prepared.settings.clone(),
-            all_choices(&prepared, Moment::now()),
+            all_choices(&prepared, &issuing, Moment::now()),
             prepared.routes.clone(),
             resolved(&prepared.upstreams, &resolver, &mut slots),
             TicketKeys::first(config.ticket_rotation)?,
@@ -86,6 +99,8 @@ impl Plane {
             resolver,
             slots,
             publisher,
+            issuing,
+            admin: None,
             next_look: now + LOOK_EVERY,
             warned: Moment::now(),
         })
@@ -119,7 +134,67 @@ impl Plane {
             () = tokio::time::sleep_until(when.into()) => due,
             () = self.resolver.changed() => Due::PublishUpstreams,
             () = self.looking.ended() => Due::PublishFiles,
+            () = self.issuing.changed() => Due::PublishCertificates,
+            () = asked(&mut self.admin) => Due::Answer,
         }
+    }
+
+    /// Opens the admin socket. Without it everything but `ringgate certs` works. Within the runtime.
+    pub fn open_admin(&mut self) {
+        match Admin::open(&self.config.data_dir) {
+            Ok(admin) => self.admin = Some(admin),
+            Err(error) => warn!(%error, "no admin socket; 'ringgate certs' cannot ask"),
+        }
+    }
+
+    fn answer(&mut self) {
+        let Some(Asked { request, reply }) = self.admin.as_mut().and_then(Admin::take) else {
+            return;
+        };
+        let commands = self.issuing.commands().cloned();
+        let name_of = |name: &str| ServerName::parse(name).map_err(|why| format!("{name:?} {why}"));
+        let failed = match request {
+            Request::Certs => {
+                let all = all_certified(&self.prepared, &self.issuing);
+                // The keeper is asked, and nothing else waits for its answer.
+                tokio::spawn(async move {
+                    let (ask, status) = oneshot::channel();
+                    let sent = commands.is_some_and(|to| to.send(Command::Status(ask)).is_ok());
+                    let managed = if sent { status.await.unwrap_or_default() } else { Vec::new() };
+                    let _ = reply.send(Answer::Certs(listing(&all, managed, Moment::now())));
+                });
+                return;
+            }
+            Request::Renew { name, force } => match (name_of(&name), commands) {
+                (Ok(name), Some(commands)) => {
+                    let (done, outcome) = oneshot::channel();
+                    let _ = commands.send(Command::Renew { name, force, reply: done });
+                    return pass_on(outcome, reply);
+                }
+                (Err(why), _) => why,
+                (_, None) => "autocert is off".into(),
+            },
+            Request::Revoke { name, reason } => {
+                match (name_of(&name), revocation_reason(&reason), commands) {
+                    (Ok(name), Some(reason), Some(commands)) => {
+                        let (done, outcome) = oneshot::channel();
+                        let _ = commands.send(Command::Revoke { name, reason, reply: done });
+                        return pass_on(outcome, reply);
+                    }
+                    (Err(why), ..) => why,
+                    (_, None, _) => format!("{reason:?} is no reason to revoke"),
+                    (.., None) => "autocert is off".into(),
+                }
+            }
+        };
+        let _ = reply.send(Answer::Failed(failed));
+    }
+
+    /// Begins to obtain certificates, if that is configured. Within the runtime.
+    pub fn start_issuing(&mut self) {
+        let has_plain_listener = self.config.http_redirect_addr.is_some();
+        let autocert = self.prepared.autocert.as_deref();
+        self.issuing.assign(autocert, &self.publisher, has_plain_listener);
     }
 
     fn next_by_the_clock(&self) -> (Instant, Due) {
@@ -147,6 +222,8 @@ impl Plane {
             ),
             Due::PublishFiles => self.publish_files(),
             Due::PublishUpstreams => self.publish_upstreams(),
+            Due::PublishCertificates => drop(self.publish_certificates(Moment::now())),
+            Due::Answer => self.answer(),
         }
     }
 
@@ -173,9 +250,10 @@ impl Plane {
         // New names are resolved before routes to them are published.
         self.resolver.want(names(&prepared.upstreams), clock::steady());
         self.resolver.settle().await;
+        self.issuing.adopt(prepared.autocert.as_deref());
         let changed = self.publisher.configuration(
             prepared.settings.clone(),
-            all_choices(&prepared, Moment::now()),
+            all_choices(&prepared, &self.issuing, Moment::now()),
             prepared.routes.clone(),
             resolved(&prepared.upstreams, &self.resolver, &mut self.slots),
         );
@@ -189,6 +267,7 @@ impl Plane {
         self.prepared = Arc::new(prepared);
         self.config = config;
         self.looking.replaced();
+        self.start_issuing();
         Ok(())
     }
 
@@ -202,6 +281,10 @@ impl Plane {
             Err(_) => error!("ticket keys are not rotated: the system's random source failed"),
         }
         self.rotation.rotated(now);
+    }
+
+    fn publish_certificates(&mut self, now: Moment) -> usize {
+        self.publisher.certificates(all_choices(&self.prepared, &self.issuing, now))
     }
 
     fn publish_upstreams(&mut self) {
@@ -220,8 +303,12 @@ impl Plane {
         let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
         prepared.by_hand = inventory.certified();
         prepared.inventory = inventory;
-        if !patterns.is_empty() {
-            let chosen = choices_for(&patterns, &all_certified(&self.prepared), now);
+        if !self.issuing.issued().is_empty() {
+            // A wildcard among them may win over names that are issued.
+            self.publish_certificates(now);
+        } else if !patterns.is_empty() {
+            let all = all_certified(&self.prepared, &self.issuing);
+            let chosen = choices_for(&patterns, &all, now);
             self.publisher.some_certificates(chosen);
         }
         for line in shortened(&news.good, |_| "certificates") {
@@ -240,8 +327,13 @@ impl Plane {
             self.warned = now;
             warn_of_expiry(&self.prepared.by_hand, now);
         }
+        if !self.issuing.issued().is_empty() {
+            // One by hand may have ended, and another takes its place.
+            self.publish_certificates(now);
+        }
         let due = |leaf: &Arc<Certified>| renewal_due(leaf.not_before, leaf.not_after, now);
-        if !self.prepared.local.iter().any(due) {
+        let taken_over = self.issuing.is_to_change(&self.config, &self.prepared.by_hand, now);
+        if !self.prepared.local.iter().any(due) && !taken_over {
             return;
         }
         let (config, ports, threads) = (self.config.clone(), self.ports.clone(), self.threads);
@@ -254,9 +346,16 @@ impl Plane {
             Ok(renewed) => {
                 let mut next = Prepared { local: renewed.local, ..self.prepared_again() };
                 next.local_ca = renewed.local_ca;
-                let changed = self.publisher.certificates(all_choices(&next, now));
-                info!(names = changed, "the local CA's certificates renewed");
+                if taken_over {
+                    next.autocert = renewed.autocert;
+                }
                 self.prepared = Arc::new(next);
+                if taken_over {
+                    self.issuing.adopt(self.prepared.autocert.as_deref());
+                    self.start_issuing();
+                }
+                let changed = self.publish_certificates(now);
+                info!(names = changed, "the local CA's certificates renewed");
             }
             Err(problems) => {
                 for problem in problems {
@@ -269,7 +368,7 @@ impl Plane {
     fn prepared_again(&self) -> Prepared {
         let Prepared { settings, inventory, by_hand, local_names, routes, upstreams, .. } =
             &*self.prepared;
-        let Prepared { tls_settings, .. } = &*self.prepared;
+        let Prepared { tls_settings, autocert, .. } = &*self.prepared;
         Prepared {
             settings: settings.clone(),
             inventory: inventory.clone(),
@@ -277,6 +376,7 @@ impl Plane {
             local_names: local_names.clone(),
             local: Vec::new(),
             local_ca: None,
+            autocert: autocert.clone(),
             routes: routes.clone(),
             upstreams: upstreams.clone(),
             tls_settings: tls_settings.clone(),
@@ -293,12 +393,44 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn all_choices(prepared: &Prepared, now: Moment) -> HashMap<Pattern, CertificateChoice> {
-    choices(&all_certified(prepared), now)
+async fn asked(admin: &mut Option<Admin>) {
+    match admin {
+        Some(admin) => admin.asked().await,
+        None => std::future::pending().await,
+    }
 }
 
-fn all_certified(prepared: &Prepared) -> Vec<Arc<Certified>> {
-    prepared.by_hand.iter().chain(&prepared.local).cloned().collect()
+/// Answers with what the keeper says, whenever it says it.
+fn pass_on(outcome: oneshot::Receiver<Result<String, String>>, reply: oneshot::Sender<Answer>) {
+    tokio::spawn(async move {
+        let answer = match outcome.await {
+            Ok(Ok(said)) => Answer::Done(said),
+            Ok(Err(why)) => Answer::Failed(why),
+            Err(_) => Answer::Failed("the configuration has changed meanwhile".into()),
+        };
+        let _ = reply.send(answer);
+    });
+}
+
+fn all_choices(
+    prepared: &Prepared,
+    issuing: &Issuing,
+    now: Moment,
+) -> HashMap<Pattern, CertificateChoice> {
+    let covering = Covering::of_valid(&prepared.by_hand, now);
+    // An exact name is found before a wildcard, and one by hand wins, exact or wildcard.
+    let issued = issuing.issued().iter();
+    let issued = issued.filter(|(name, _)| !covering.covers(&Pattern::Exact((*name).clone())));
+    let issued = issued.map(|(_, certified)| certified);
+    let all: Vec<_> =
+        prepared.by_hand.iter().chain(issued).chain(&prepared.local).cloned().collect();
+    choices(&all, now)
+}
+
+/// Every certificate that there is, in the order of precedence.
+fn all_certified(prepared: &Prepared, issuing: &Issuing) -> Vec<Arc<Certified>> {
+    let issued = issuing.issued().values();
+    prepared.by_hand.iter().chain(issued).chain(&prepared.local).cloned().collect()
 }
 
 fn warn_of_expiry(certified: &[Arc<Certified>], now: Moment) {
