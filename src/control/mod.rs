@@ -1,6 +1,7 @@
 //! The control plane: one low-priority thread that learns, stores, and publishes.
 
 pub mod admin;
+mod answers;
 pub mod autocert;
 pub mod certified;
 pub mod inventory;

@@ -4,23 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::config::Config;
 use crate::config::problem::Problem;
-use crate::name::{Pattern, ServerName};
+use crate::name::Pattern;
 use crate::observe::flood::shortened;
 use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 
-use super::admin::{Admin, Answer, Asked, Request};
-use super::autocert::keeper::Command;
-use super::autocert::revocation_reason;
+use super::admin::Admin;
+use super::answers::answer;
 use super::certified::Certified;
 use super::inventory::news;
 use super::issuing::Issuing;
-use super::listing::listing;
 use super::local_ca::renewal_due;
 use super::looking::Looking;
 use super::precedence::{Covering, choices, choices_for};
@@ -148,46 +145,10 @@ impl Plane {
     }
 
     fn answer(&mut self) {
-        let Some(Asked { request, reply }) = self.admin.as_mut().and_then(Admin::take) else {
-            return;
-        };
-        let commands = self.issuing.commands().cloned();
-        let name_of = |name: &str| ServerName::parse(name).map_err(|why| format!("{name:?} {why}"));
-        let failed = match request {
-            Request::Certs => {
-                let all = all_certified(&self.prepared, &self.issuing);
-                // The keeper is asked, and nothing else waits for its answer.
-                tokio::spawn(async move {
-                    let (ask, status) = oneshot::channel();
-                    let sent = commands.is_some_and(|to| to.send(Command::Status(ask)).is_ok());
-                    let managed = if sent { status.await.unwrap_or_default() } else { Vec::new() };
-                    let _ = reply.send(Answer::Certs(listing(&all, managed, Moment::now())));
-                });
-                return;
-            }
-            Request::Renew { name, force } => match (name_of(&name), commands) {
-                (Ok(name), Some(commands)) => {
-                    let (done, outcome) = oneshot::channel();
-                    let _ = commands.send(Command::Renew { name, force, reply: done });
-                    return pass_on(outcome, reply);
-                }
-                (Err(why), _) => why,
-                (_, None) => "autocert is off".into(),
-            },
-            Request::Revoke { name, reason } => {
-                match (name_of(&name), revocation_reason(&reason), commands) {
-                    (Ok(name), Some(reason), Some(commands)) => {
-                        let (done, outcome) = oneshot::channel();
-                        let _ = commands.send(Command::Revoke { name, reason, reply: done });
-                        return pass_on(outcome, reply);
-                    }
-                    (Err(why), ..) => why,
-                    (_, None, _) => format!("{reason:?} is no reason to revoke"),
-                    (.., None) => "autocert is off".into(),
-                }
-            }
-        };
-        let _ = reply.send(Answer::Failed(failed));
+        if let Some(asked) = self.admin.as_mut().and_then(Admin::take) {
+            let all = all_certified(&self.prepared, &self.issuing);
+            answer(asked, self.issuing.commands().cloned(), all);
+        }
     }
 
     /// Begins to obtain certificates, if that is configured. Within the runtime.
@@ -398,18 +359,6 @@ async fn asked(admin: &mut Option<Admin>) {
         Some(admin) => admin.asked().await,
         None => std::future::pending().await,
     }
-}
-
-/// Answers with what the keeper says, whenever it says it.
-fn pass_on(outcome: oneshot::Receiver<Result<String, String>>, reply: oneshot::Sender<Answer>) {
-    tokio::spawn(async move {
-        let answer = match outcome.await {
-            Ok(Ok(said)) => Answer::Done(said),
-            Ok(Err(why)) => Answer::Failed(why),
-            Err(_) => Answer::Failed("the configuration has changed meanwhile".into()),
-        };
-        let _ = reply.send(answer);
-    });
 }
 
 fn all_choices(

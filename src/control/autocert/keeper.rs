@@ -12,14 +12,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 use tracing::{debug, error, info};
 
-use crate::clock::{Moment, rfc3339};
+use crate::clock::Moment;
 use crate::name::ServerName;
 
 use super::super::certified::Certified;
-use super::attempt::{Outcome, Turn, facts, take_turn};
+use super::attempt::{Outcome, Turn, take_turn};
 use super::ca::Ca;
+use super::entry::{Entry, Reply, SETTLE_PAUSE};
 use super::events::{Event, Events};
-use super::plan::{Asked, Plan, Why, plan};
+use super::plan::{Asked, Plan};
 use super::revocation;
 use super::status::Status;
 use super::stored::Known;
@@ -30,9 +31,8 @@ const TURNS_AT_ONCE: usize = 16;
 /// How often everything is decided anew: often enough for a clock that jumped and for certificates of
 /// minutes.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// How long a name waits that somebody else is at work on, or whose files could not be settled.
+/// How long a name waits that somebody else is at work on.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
-const SETTLE_PAUSE: Duration = Duration::from_secs(60);
 
 /// A certificate that is served for a name from now on.
 pub struct News {
@@ -51,12 +51,12 @@ pub enum Command {
     Renew {
         name: ServerName,
         force: bool,
-        reply: oneshot::Sender<Result<String, String>>,
+        reply: Reply,
     },
     Revoke {
         name: ServerName,
         reason: RevocationReason,
-        reply: oneshot::Sender<Result<String, String>>,
+        reply: Reply,
     },
 }
 
@@ -86,25 +86,6 @@ struct Assigned {
     entries: HashMap<ServerName, Entry>,
 }
 
-/// One name.
-struct Entry {
-    known: Known,
-    /// When to decide again.
-    wake: Moment,
-    at_work: bool,
-    storable: bool,
-    /// An operator asked, and waits: for the next turn, and for the one that is being taken.
-    asked: Option<Asked>,
-    waiting: Vec<Reply>,
-    turn_asked: Option<Asked>,
-    turn_waiting: Vec<Reply>,
-    /// The last failure that was for a person, so that it is said once.
-    said: Option<String>,
-    seed: u64,
-}
-
-type Reply = oneshot::Sender<Result<String, String>>;
-
 /// Work that is done.
 enum Done {
     Turn {
@@ -115,7 +96,7 @@ enum Done {
         name: ServerName,
         reason: RevocationReason,
         outcome: Result<Box<Known>, String>,
-        reply: oneshot::Sender<Result<String, String>>,
+        reply: Reply,
     },
 }
 
@@ -379,87 +360,5 @@ impl Assigned {
             self.entries.iter().map(|(name, entry)| entry.status(name, &self.ca, now)).collect();
         all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         all
-    }
-}
-
-impl Entry {
-    fn new(name: &ServerName, known: Known) -> Self {
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_str().as_bytes());
-        let seed = hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        Self {
-            known,
-            wake: Moment::from_unix_seconds(0),
-            at_work: false,
-            storable: true,
-            asked: None,
-            waiting: Vec::new(),
-            turn_asked: None,
-            turn_waiting: Vec::new(),
-            said: None,
-            seed,
-        }
-    }
-
-    fn plan(&self, ca: &Ca, now: Moment) -> Plan {
-        plan(&facts(&self.known, ca, self.asked, self.storable, self.seed), now)
-    }
-
-    /// Whether there is something to do now. An operator who asked gets an answer in any case.
-    fn needs_turn(&self, ca: &Ca, now: Moment) -> bool {
-        let planned = matches!(
-            self.plan(ca, now),
-            Plan::Order { .. } | Plan::Resume { .. } | Plan::AskRenewal { .. }
-        );
-        planned || self.known.unsettled || !self.storable || !self.waiting.is_empty()
-    }
-
-    /// Sets when to decide again.
-    fn decide(&mut self, ca: &Ca, now: Moment) {
-        let wake = match self.plan(ca, now) {
-            Plan::Rest { until, .. } | Plan::AskOperator { until } => until,
-            Plan::Order { .. } | Plan::Resume { .. } | Plan::AskRenewal { .. } => now,
-        };
-        let soon = if self.known.unsettled && self.wake.unix_seconds() == 0 {
-            now
-        } else {
-            now.plus(SETTLE_PAUSE)
-        };
-        let restless = self.known.unsettled || !self.storable;
-        self.wake = match () {
-            () if !self.waiting.is_empty() => now,
-            () if restless && wake > soon => soon,
-            () => wake,
-        };
-    }
-
-    fn answer(&mut self, said: Result<String, String>) {
-        for reply in self.turn_waiting.drain(..) {
-            let _ = reply.send(said.clone());
-        }
-    }
-
-    fn status(&self, name: &ServerName, ca: &Ca, now: Moment) -> Status {
-        let mut status = Status {
-            name: name.to_string(),
-            served: if self.known.certified.is_some() { "issued" } else { "none" }.into(),
-            issuer: Some(ca.settings.ca.clone()),
-            ..Status::default()
-        };
-        let (next, at) = match self.plan(ca, now) {
-            _ if self.at_work => ("being obtained".to_owned(), None),
-            Plan::Rest { until, why: Why::NotDue } => ("renewal".to_owned(), Some(until)),
-            Plan::Rest { until, why } => (format!("try again: {why}"), Some(until)),
-            Plan::AskOperator { until } => {
-                ("your help is needed; tried again".to_owned(), Some(until))
-            }
-            Plan::Order { why } | Plan::Resume { why } => (format!("order: {why}"), Some(now)),
-            Plan::AskRenewal { .. } => ("ask for renewal information".to_owned(), Some(now)),
-        };
-        status.next = Some(next);
-        status.next_at = at.map(rfc3339);
-        if let Some(last) = &self.known.record.attempts.last {
-            status.set_error(&last.what, last.remedy.as_deref(), last.at);
-        }
-        status
     }
 }

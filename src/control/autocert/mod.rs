@@ -11,6 +11,7 @@ mod backoff;
 pub mod ca;
 mod challenge;
 mod directory;
+mod entry;
 pub mod events;
 mod held;
 mod http_client;
