@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::autocert::{arguments, leaf, serial, wait_for_certificate};
-use crate::harness::{Pebble, PebbleOptions, Ringgate, Scratch, wait_for};
+use crate::harness::autocert::{arguments, leaf, serial, start, store, wait_for_certificate};
+use crate::harness::{Pebble, PebbleOptions, Ringgate, Scratch, binary, wait_for};
 
 /// Starts a node with a file system of its own, of this size, on `directory`.
 fn start_with_disk(arguments: &[String], directory: &str, kib: u32) -> Ringgate {
@@ -92,4 +92,29 @@ fn a_read_only_directory_begins_no_account_and_says_so() {
     node.wait_for_log("cert_failed");
     assert_eq!(pebble.log().matches("accounts in memory").count(), 0);
     assert_eq!(pebble.issued(), 0);
+}
+
+#[test]
+fn a_store_that_was_emptied_is_filled_again_from_memory_and_nothing_is_ordered() {
+    let pebble = Pebble::start(PebbleOptions::default());
+    let node = start(&pebble, &["a.example"], &[]);
+    let first = wait_for_certificate(&node, &pebble, "a.example");
+    let directory = store(&node);
+    let filled = || {
+        let issuers = std::fs::read_dir(directory.join("certificates")).ok()?;
+        let folder = issuers.flatten().next()?.path().join("a.example");
+        let chain = std::fs::read(folder.join("a.example.crt")).ok()?;
+        folder.join("a.example.json").is_file().then_some(chain)
+    };
+    let before = wait_for("the files", filled);
+    wait_for("the lock to be free", || {
+        (!directory.join("locks/issue_cert_a.example.lock").exists()).then_some(())
+    });
+    std::fs::remove_dir_all(&directory).unwrap();
+    let data = node.dir().join("data");
+    let said = binary().args(["certs", "renew", "a.example", "--data-dir"]).arg(data).output();
+    assert!(said.expect("it starts").status.success());
+    assert_eq!(wait_for("the files again", filled), before);
+    assert_eq!(serial(&leaf(node.address, "a.example", &pebble.root()).unwrap()), first);
+    assert_eq!(pebble.issued(), 1);
 }

@@ -12,6 +12,7 @@ mod acme_harness;
 mod autocert_caddy;
 mod autocert_certs;
 mod autocert_crash;
+mod autocert_environment;
 mod autocert_faults;
 mod autocert_issuing;
 mod autocert_names;

@@ -171,11 +171,17 @@ impl Locked<'_> {
         let read = blocking(move || stored::read(&*store, &issuer, &name)).await;
         match read {
             Ok(found) => {
-                let newer = |known: &Known| known.certified.as_ref().map(|one| one.not_before);
-                if !self.known.unsettled || newer(&found) > newer(&self.known) {
+                let since = |known: &Known| known.certified.as_ref().map(|one| one.not_before);
+                let is_later = since(&found) > since(&self.known);
+                let is_same = since(&found) == since(&self.known);
+                if is_later || (is_same && !self.known.unsettled) {
                     self.known = found;
-                } else if self.known.record.order.is_none() {
-                    self.known.record.order = found.record.order;
+                } else {
+                    // Somebody emptied the store, or it did not take what we know: it is offered again.
+                    self.known.unsettled = true;
+                    if self.known.record.order.is_none() {
+                        self.known.record.order = found.record.order;
+                    }
                 }
                 Ok(())
             }

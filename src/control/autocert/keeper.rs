@@ -170,7 +170,11 @@ impl Keeper {
         let now = Moment::now();
         let before = self.assigned.take();
         let (mut old, same_issuer) = match before {
-            Some(before) => (before.entries, before.ca.settings.ca == ca.settings.ca),
+            Some(before) => {
+                let (old, new) = (&before.ca.settings, &ca.settings);
+                let same = old.ca == new.ca && old.dir == new.dir;
+                (before.entries, same)
+            }
             None => (HashMap::new(), false),
         };
         let missing = names.iter().filter(|(_, known)| known.certified.is_none()).count();
