@@ -94,7 +94,7 @@ impl Issuing {
             let (commands, news) = keeper::start();
             Keeper { commands, news }
         });
-        // A keeper that has ended has panicked, and the panic ends the process.
+        // The keeper ends only when we let go of this end.
         let _ = keeper.commands.send(Command::Assign { ca, names: prepared.names.clone() });
     }
 

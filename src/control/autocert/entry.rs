@@ -31,6 +31,8 @@ pub struct Entry {
     pub waiting: Vec<Reply>,
     pub turn_asked: Option<Asked>,
     pub turn_waiting: Vec<Reply>,
+    /// That a certificate is being obtained has been said, and the turn that does it has not been had yet.
+    pub is_told: bool,
     /// The last failure that was for a person, so that it is said once.
     pub said: Option<String>,
     pub seed: u64,
@@ -49,6 +51,7 @@ impl Entry {
             waiting: Vec::new(),
             turn_asked: None,
             turn_waiting: Vec::new(),
+            is_told: false,
             said: None,
             seed,
         }

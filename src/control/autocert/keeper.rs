@@ -262,7 +262,9 @@ impl Assigned {
             }
             started += 1;
             entry.at_work = true;
-            if let Plan::Order { why } | Plan::Resume { why } = entry.plan(&ca, now) {
+            if let Plan::Order { why } | Plan::Resume { why } = entry.plan(&ca, now)
+                && !std::mem::replace(&mut entry.is_told, true)
+            {
                 self.events.tell(&name, Event::Obtaining { why: why.to_string() });
             }
             entry.turn_asked = entry.asked.take();
@@ -321,6 +323,7 @@ impl Assigned {
         }
         entry.at_work = false;
         entry.storable = storable;
+        entry.is_told &= matches!(outcome, Outcome::Busy);
         match outcome {
             Outcome::Busy => {
                 debug!(%name, "somebody else is at work on this name");
