@@ -15,11 +15,20 @@ use crate::config::options::{Kind, OPTIONS, Opt, not_built_above};
 const EX_CONFIG: u8 = 78;
 
 /// What the process is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Run,
     Check,
     Trust { install: bool },
+    Certs { json: bool, asked: Certs },
+}
+
+/// What is asked about certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certs {
+    List,
+    Renew { name: String, force: bool },
+    Revoke { name: String, reason: String },
 }
 
 /// A command with the flags that configure it.
@@ -74,9 +83,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         "check" => Command::Check,
         "docs" => return documentation(flags.get_flag("schema")),
         "trust" => Command::Trust { install: flags.get_flag("install") },
+        "certs" => certs(flags),
         other => return not_built(&format!("ringgate {other}")),
     };
-    Outcome::Invocation(Invocation { command, written: written(flags) })
+    // Options may stand behind either word of 'certs renew'.
+    let mut written = written(flags);
+    if let Some((_, more)) = flags.subcommand() {
+        written.flags.extend(self::written(more).flags);
+    }
+    Outcome::Invocation(Invocation { command, written })
 }
 
 fn documentation(schema: bool) -> Outcome {
@@ -134,8 +149,55 @@ fn grammar() -> clap::Command {
                     .help("Print the JSON Schema of the configuration file instead, for editors"),
             ),
         )
-        .subcommand(later("certs"))
+        .subcommand(
+            command("certs", "List certificates, renew or revoke one")
+                .arg(
+                    Arg::new("json")
+                        .long("json")
+                        .action(ArgAction::SetTrue)
+                        .help("Print them as JSON"),
+                )
+                .subcommand(
+                    command("renew", "Renew a certificate that autocert obtained, or try again now")
+                        .arg(name_argument())
+                        .arg(
+                            Arg::new("force")
+                                .long("force")
+                                .action(ArgAction::SetTrue)
+                                .help("Also if it is not due; the CA counts it"),
+                        ),
+                )
+                .subcommand(
+                    command("revoke", "Revoke a certificate that autocert obtained; it is replaced at once")
+                        .arg(name_argument())
+                        .arg(
+                            Arg::new("reason")
+                                .long("reason")
+                                .required(true)
+                                .value_name("REASON")
+                                .value_parser(StringValueParser::new())
+                                .help("key-compromise, superseded, cessation-of-operation, affiliation-changed or unspecified"),
+                        ),
+                ),
+        )
         .subcommand(later("store"))
+}
+
+fn name_argument() -> Arg {
+    Arg::new("name").required(true).value_name("NAME").value_parser(StringValueParser::new())
+}
+
+fn certs(flags: &ArgMatches) -> Command {
+    let text =
+        |flags: &ArgMatches, id: &str| flags.get_one::<String>(id).cloned().unwrap_or_default();
+    let asked = match flags.subcommand() {
+        Some(("renew", more)) => {
+            Certs::Renew { name: text(more, "name"), force: more.get_flag("force") }
+        }
+        Some((_, more)) => Certs::Revoke { name: text(more, "name"), reason: text(more, "reason") },
+        None => Certs::List,
+    };
+    Command::Certs { json: flags.get_flag("json"), asked }
 }
 
 /// A command that is promised and refused.
@@ -223,7 +285,7 @@ mod tests {
                 ("routes", text(&["a=b", "c=d"])),
                 ("idle_timeout", text(&["5s"])),
                 ("log_level", text(&["debug"])),
-                ("autocert", text(&[""])),
+                ("autocert", text(&["true"])),
             ]
         );
     }
@@ -256,7 +318,9 @@ mod tests {
             ("ringgate run --idle-timout 5s", "idle-timeout", 78),
             ("ringgate runn", "run", 78),
             ("ringgate", "Usage", 78),
-            ("ringgate certs renew x --force", "not built yet", 78),
+            ("ringgate certs renew", "NAME", 78),
+            ("ringgate certs revoke x", "reason", 78),
+            ("ringgate store check", "not built yet", 78),
             ("ringgate check --preflight", "not built yet", 78),
             ("ringgate run --autocert-on-demand.ask x", "not built yet", 78),
             ("ringgate run --autocert_on_demand.ask=x", "not built yet", 78),

@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// A point of calendar time in whole seconds since 1970: what decisions about certificates are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Moment {
     unix_seconds: i64,
 }
@@ -12,7 +15,12 @@ pub struct Moment {
 impl Moment {
     /// The calendar time of the machine.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::from_system(SystemTime::now())
+    }
+
+    /// A time of the file system.
+    pub fn from_system(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { unix_seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX) }
     }
 
@@ -56,6 +64,22 @@ impl std::fmt::Display for Moment {
             Err(_) => write!(f, "{} s after 1970", self.unix_seconds),
         }
     }
+}
+
+/// RFC 3339 in UTC and whole seconds, as other programs read it.
+pub fn rfc3339(moment: Moment) -> String {
+    let text = moment.to_string();
+    match text.strip_suffix(" UTC") {
+        Some(text) => format!("{}Z", text.replacen(' ', "T", 1)),
+        None => text,
+    }
+}
+
+/// Reads RFC 3339, with or without fractions of a second and with any offset.
+pub fn from_rfc3339(text: &str) -> Option<Moment> {
+    let format = &time::format_description::well_known::Rfc3339;
+    let read = time::OffsetDateTime::parse(text, format).ok()?;
+    Some(Moment::from_unix_seconds(read.unix_timestamp()))
 }
 
 /// The steady time, for deadlines and for measuring spans.

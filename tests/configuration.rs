@@ -19,7 +19,7 @@ fn all_problems_of_a_file_come_at_once_with_line_and_remedy() {
     let scratch = Scratch::new();
     let file = scratch.write(
         "ringgate.yaml",
-        "address: 443\nidle_timout: 5m\nautocert: true\nroutes:\n- from: https://a.localhost\n  to: tcp://127.0.0.1:1\n- from: https://a.localhost\n  to: tcp://127.0.0.1:2\n",
+        "address: 443\nidle_timout: 5m\nsystem_certificates: /x\nroutes:\n- from: https://a.localhost\n  to: tcp://127.0.0.1:1\n- from: https://a.localhost\n  to: tcp://127.0.0.1:2\n",
     );
     let file = file.display().to_string();
     for command in ["run", "check"] {
@@ -27,7 +27,7 @@ fn all_problems_of_a_file_come_at_once_with_line_and_remedy() {
         for expected in [
             format!("{file}:1 address: \"443\" has no port; write HOST:PORT or :PORT, like :443\n"),
             format!("{file}:2 idle_timout: is no key; did you mean idle_timeout?\n"),
-            format!("{file}:3 autocert: is not built yet; leave it out\n"),
+            format!("{file}:3 system_certificates: is not built yet; leave it out\n"),
             format!(
                 "{file}:7 routes[1].from: https://a.localhost is the host of routes[0] ({file}:5) too; keep one of the two routes\n"
             ),
@@ -63,7 +63,7 @@ fn a_core_that_is_not_there_and_a_flag_that_is_none_are_configuration_errors() {
     );
     let text = refused(&["run", "--idle-timout", "5s"]);
     assert!(text.contains("--idle-timeout"), "{text}");
-    assert!(refused(&["certs"]).contains("not built yet"));
+    assert!(refused(&["store", "check"]).contains("not built yet"));
 }
 
 #[test]
@@ -78,10 +78,11 @@ fn help_and_version_go_to_stdout_and_list_every_option() {
         "--route <FROM=TO>",
         "--address",
         "--certificates",
+        "autocert_use_staging",
     ] {
         assert!(text.contains(expected), "no {expected} in:\n{text}");
     }
-    assert!(!text.contains("autocert"), "what is not built is not promised");
+    assert!(!text.contains("autocert-on-demand"), "what is not built is not promised");
     assert!(
         String::from_utf8(Ringgate::output(&["--version"]).stdout)
             .unwrap()

@@ -9,6 +9,16 @@ mod harness;
 
 mod acme_faults;
 mod acme_harness;
+mod autocert_caddy;
+mod autocert_certs;
+mod autocert_crash;
+mod autocert_environment;
+mod autocert_faults;
+mod autocert_issuing;
+mod autocert_names;
+mod autocert_renewal;
+mod autocert_storage;
+mod autocert_validation;
 mod certificates;
 mod configuration;
 mod drain;

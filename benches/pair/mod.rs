@@ -65,6 +65,7 @@ impl Pair {
             routes: Arc::new(Routes::new([], NameMap::empty())),
             upstreams: Vec::new().into(),
             ticket_keys: Arc::new(TicketKeys::first(Duration::from_secs(3600)).expect("random")),
+            challenges: Arc::default(),
         });
         let tls = Arc::new(TlsSettings {
             min_version: ProtocolVersion::TLSv1_2,

@@ -65,7 +65,7 @@ pub(super) type Wrong = (String, String);
 
 pub(super) struct Checker<'a> {
     pub(super) layers: &'a Layers,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Checker<'_> {
@@ -109,6 +109,7 @@ impl Checker<'_> {
             tls_cipher_suites,
             tls_groups,
             ticket_rotation: self.duration("ticket_rotation", seconds(12 * 3600)),
+            autocert: self.autocert(),
             handshake_timeout: self.duration("handshake_timeout", seconds(10)),
             connect_timeout: self.duration("connect_timeout", seconds(5)),
             idle_timeout: self.duration("idle_timeout", seconds(600)),
@@ -128,7 +129,7 @@ impl Checker<'_> {
     }
 
     /// One value, if it was written and is right.
-    fn scalar<T>(
+    pub(super) fn scalar<T>(
         &mut self,
         key: &'static str,
         read: impl Fn(&str) -> Result<T, Wrong>,
@@ -166,7 +167,7 @@ impl Checker<'_> {
     }
 
     /// A list of values; written as one text with commas, it is a list too.
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         key: &'static str,
         read: impl Fn(&str) -> Result<T, Wrong>,

@@ -61,6 +61,18 @@ pub struct Layers {
     pub nothing_configured: bool,
     /// Where data lives when nobody says.
     pub usual_data_dir: PathBuf,
+    pub surroundings: Surroundings,
+}
+
+/// What the environment says that is no setting of ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// HTTPS_PROXY: the proxy for outgoing https.
+    pub https_proxy: Option<String>,
+    /// NO_PROXY: what is reached without it.
+    pub no_proxy: Option<String>,
+    /// Kubernetes runs us.
+    pub kubernetes: bool,
 }
 
 impl Layers {
@@ -135,7 +147,11 @@ fn lay(
     environment: &BTreeMap<String, String>,
     read_file: impl Fn(&Path) -> Result<String, Option<String>>,
 ) -> Layers {
-    let mut layers = Layers { usual_data_dir: usual_data_dir(environment), ..Layers::default() };
+    let mut layers = Layers {
+        usual_data_dir: usual_data_dir(environment),
+        surroundings: surroundings(environment),
+        ..Layers::default()
+    };
     let named = written.config_file.clone().or_else(|| {
         environment.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
     });
@@ -244,6 +260,19 @@ fn written_node(kind: Kind, origin: &Origin, texts: &[String]) -> Node {
     Node { origin: origin.clone(), value }
 }
 
+/// The small names are older than the capital ones, and curl reads both.
+fn surroundings(environment: &BTreeMap<String, String>) -> Surroundings {
+    let set = |names: [&str; 2]| {
+        let mut found = names.iter().filter_map(|name| environment.get(*name));
+        found.find(|text| !text.is_empty()).cloned()
+    };
+    Surroundings {
+        https_proxy: set(["HTTPS_PROXY", "https_proxy"]),
+        no_proxy: set(["NO_PROXY", "no_proxy"]),
+        kubernetes: environment.contains_key("KUBERNETES_SERVICE_HOST"),
+    }
+}
+
 fn usual_data_dir(environment: &BTreeMap<String, String>) -> PathBuf {
     let set = |name: &str| environment.get(name).filter(|text| !text.is_empty());
     if let Some(list) = set("STATE_DIRECTORY")
@@ -317,9 +346,9 @@ mod tests {
     #[test]
     fn keys_that_are_unknown_or_not_built_are_problems() {
         let layers = lay_out(
-            Some("idle_timout: 1m\nautocert: true\n"),
+            Some("idle_timout: 1m\nsystem_certificates: /x\n"),
             &[
-                ("AUTOCERT_EMAIL", "a@b"),
+                ("RINGGATE_AUTOCERT_RESOLVERS", "a@b"),
                 ("RINGGATE_ADRESS", ":1"),
                 ("ADRESS", ":1"),
                 ("RINGGATE_AUTOCERT_ON_DEMAND_ASK", "x"),
@@ -332,8 +361,8 @@ mod tests {
             problems,
             [
                 "/etc/ringgate/ringgate.yaml:1 idle_timout: is no key; did you mean idle_timeout?",
-                "/etc/ringgate/ringgate.yaml:2 autocert: is not built yet; leave it out",
-                "AUTOCERT_EMAIL autocert_email: is not built yet; leave it out",
+                "/etc/ringgate/ringgate.yaml:2 system_certificates: is not built yet; leave it out",
+                "RINGGATE_AUTOCERT_RESOLVERS autocert_resolvers: is not built yet; leave it out",
                 "RINGGATE_ADRESS: sets nothing; did you mean RINGGATE_ADDRESS?",
                 "RINGGATE_AUTOCERT_ON_DEMAND_ASK autocert_on_demand_ask: is not built yet; leave it out",
                 "RINGGATE_X: sets nothing; 'ringgate run --help' lists the names; unset it",

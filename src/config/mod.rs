@@ -1,6 +1,8 @@
 //! What the user wrote, turned into a checked [`Config`].
 
+pub mod autocert;
 pub mod check;
+mod check_autocert;
 pub mod docs;
 pub mod layers;
 pub mod options;
@@ -37,6 +39,8 @@ pub struct Config {
     pub tls_cipher_suites: Option<Vec<CipherSuite>>,
     pub tls_groups: Option<Vec<NamedGroup>>,
     pub ticket_rotation: Duration,
+    /// Certificates from an ACME CA; `None`: off.
+    pub autocert: Option<autocert::Autocert>,
     pub handshake_timeout: Duration,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,

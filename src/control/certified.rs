@@ -48,6 +48,10 @@ pub enum Source {
         key: PathBuf,
     },
     LocalCa,
+    /// An ACME issuer, by its directory URL.
+    Issued {
+        issuer: Arc<str>,
+    },
 }
 
 impl Source {
@@ -55,6 +59,7 @@ impl Source {
         match self {
             Self::ByHand { cert, .. } => cert.display().to_string(),
             Self::LocalCa => "the local CA's leaf".into(),
+            Self::Issued { issuer } => format!("the certificate from {issuer}"),
         }
     }
 
@@ -62,6 +67,7 @@ impl Source {
         match self {
             Self::ByHand { key, .. } => key.display().to_string(),
             Self::LocalCa => "the local CA's leaf".into(),
+            Self::Issued { issuer } => format!("the certificate from {issuer}"),
         }
     }
 }

@@ -1,8 +1,13 @@
 //! The control plane: one low-priority thread that learns, stores, and publishes.
 
+pub mod admin;
+mod answers;
+pub mod autocert;
 pub mod certified;
 pub mod inventory;
+pub mod issuing;
 pub mod item;
+pub mod listing;
 pub mod load;
 pub mod local_ca;
 pub mod looking;

@@ -13,11 +13,14 @@ use crate::name::Pattern;
 use crate::observe::flood::shortened;
 use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 
+use super::admin::Admin;
+use super::answers::answer;
 use super::certified::Certified;
 use super::inventory::news;
+use super::issuing::Issuing;
 use super::local_ca::renewal_due;
 use super::looking::Looking;
-use super::precedence::{choices, choices_for};
+use super::precedence::{Covering, choices, choices_for};
 use super::prepare::{Mode, Prepared, prepare};
 use super::publisher::Publisher;
 use super::reload;
@@ -39,6 +42,8 @@ pub struct Plane {
     resolver: Resolver,
     slots: Slots,
     publisher: Publisher,
+    issuing: Issuing,
+    admin: Option<Admin>,
     rotation: Rotation,
     next_look: Instant,
     looking: Looking,
@@ -54,6 +59,10 @@ pub enum Due {
     PublishFiles,
     /// A name resolved to other addresses.
     PublishUpstreams,
+    /// A certificate was obtained.
+    PublishCertificates,
+    /// Somebody asks at the admin socket.
+    Answer,
 }
 
 impl Plane {
@@ -69,9 +78,10 @@ impl Plane {
     ) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let now = clock::steady();
         let (resolver, mut slots) = (Resolver::default(), Slots::default());
+        let issuing = Issuing::new(prepared.autocert.as_deref());
         let publisher = Publisher::start(
             prepared.settings.clone(),
-            all_choices(&prepared, Moment::now()),
+            all_choices(&prepared, &issuing, Moment::now()),
             prepared.routes.clone(),
             resolved(&prepared.upstreams, &resolver, &mut slots),
             TicketKeys::first(config.ticket_rotation)?,
@@ -86,6 +96,8 @@ impl Plane {
             resolver,
             slots,
             publisher,
+            issuing,
+            admin: None,
             next_look: now + LOOK_EVERY,
             warned: Moment::now(),
         })
@@ -119,7 +131,31 @@ impl Plane {
             () = tokio::time::sleep_until(when.into()) => due,
             () = self.resolver.changed() => Due::PublishUpstreams,
             () = self.looking.ended() => Due::PublishFiles,
+            () = self.issuing.changed() => Due::PublishCertificates,
+            () = asked(&mut self.admin) => Due::Answer,
         }
+    }
+
+    /// Opens the admin socket. Without it everything but `ringgate certs` works. Within the runtime.
+    pub fn open_admin(&mut self) {
+        match Admin::open(&self.config.data_dir) {
+            Ok(admin) => self.admin = Some(admin),
+            Err(error) => warn!(%error, "no admin socket; 'ringgate certs' cannot ask"),
+        }
+    }
+
+    fn answer(&mut self) {
+        if let Some(asked) = self.admin.as_mut().and_then(Admin::take) {
+            let all = all_certified(&self.prepared, &self.issuing);
+            answer(asked, self.issuing.commands().cloned(), all);
+        }
+    }
+
+    /// Begins to obtain certificates, if that is configured. Within the runtime.
+    pub fn start_issuing(&mut self) {
+        let has_plain_listener = self.config.http_redirect_addr.is_some();
+        let autocert = self.prepared.autocert.as_deref();
+        self.issuing.assign(autocert, &self.publisher, has_plain_listener);
     }
 
     fn next_by_the_clock(&self) -> (Instant, Due) {
@@ -147,6 +183,8 @@ impl Plane {
             ),
             Due::PublishFiles => self.publish_files(),
             Due::PublishUpstreams => self.publish_upstreams(),
+            Due::PublishCertificates => drop(self.publish_certificates(Moment::now())),
+            Due::Answer => self.answer(),
         }
     }
 
@@ -173,9 +211,10 @@ impl Plane {
         // New names are resolved before routes to them are published.
         self.resolver.want(names(&prepared.upstreams), clock::steady());
         self.resolver.settle().await;
+        self.issuing.adopt(prepared.autocert.as_deref());
         let changed = self.publisher.configuration(
             prepared.settings.clone(),
-            all_choices(&prepared, Moment::now()),
+            all_choices(&prepared, &self.issuing, Moment::now()),
             prepared.routes.clone(),
             resolved(&prepared.upstreams, &self.resolver, &mut self.slots),
         );
@@ -189,6 +228,7 @@ impl Plane {
         self.prepared = Arc::new(prepared);
         self.config = config;
         self.looking.replaced();
+        self.start_issuing();
         Ok(())
     }
 
@@ -202,6 +242,10 @@ impl Plane {
             Err(_) => error!("ticket keys are not rotated: the system's random source failed"),
         }
         self.rotation.rotated(now);
+    }
+
+    fn publish_certificates(&mut self, now: Moment) -> usize {
+        self.publisher.certificates(all_choices(&self.prepared, &self.issuing, now))
     }
 
     fn publish_upstreams(&mut self) {
@@ -220,8 +264,12 @@ impl Plane {
         let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
         prepared.by_hand = inventory.certified();
         prepared.inventory = inventory;
-        if !patterns.is_empty() {
-            let chosen = choices_for(&patterns, &all_certified(&self.prepared), now);
+        if !self.issuing.issued().is_empty() {
+            // A wildcard among them may win over names that are issued.
+            self.publish_certificates(now);
+        } else if !patterns.is_empty() {
+            let all = all_certified(&self.prepared, &self.issuing);
+            let chosen = choices_for(&patterns, &all, now);
             self.publisher.some_certificates(chosen);
         }
         for line in shortened(&news.good, |_| "certificates") {
@@ -240,8 +288,13 @@ impl Plane {
             self.warned = now;
             warn_of_expiry(&self.prepared.by_hand, now);
         }
+        if !self.issuing.issued().is_empty() {
+            // One by hand may have ended, and another takes its place.
+            self.publish_certificates(now);
+        }
         let due = |leaf: &Arc<Certified>| renewal_due(leaf.not_before, leaf.not_after, now);
-        if !self.prepared.local.iter().any(due) {
+        let taken_over = self.issuing.is_to_change(&self.config, &self.prepared.by_hand, now);
+        if !self.prepared.local.iter().any(due) && !taken_over {
             return;
         }
         let (config, ports, threads) = (self.config.clone(), self.ports.clone(), self.threads);
@@ -254,9 +307,16 @@ impl Plane {
             Ok(renewed) => {
                 let mut next = Prepared { local: renewed.local, ..self.prepared_again() };
                 next.local_ca = renewed.local_ca;
-                let changed = self.publisher.certificates(all_choices(&next, now));
-                info!(names = changed, "the local CA's certificates renewed");
+                if taken_over {
+                    next.autocert = renewed.autocert;
+                }
                 self.prepared = Arc::new(next);
+                if taken_over {
+                    self.issuing.adopt(self.prepared.autocert.as_deref());
+                    self.start_issuing();
+                }
+                let changed = self.publish_certificates(now);
+                info!(names = changed, "the local CA's certificates renewed");
             }
             Err(problems) => {
                 for problem in problems {
@@ -269,7 +329,7 @@ impl Plane {
     fn prepared_again(&self) -> Prepared {
         let Prepared { settings, inventory, by_hand, local_names, routes, upstreams, .. } =
             &*self.prepared;
-        let Prepared { tls_settings, .. } = &*self.prepared;
+        let Prepared { tls_settings, autocert, .. } = &*self.prepared;
         Prepared {
             settings: settings.clone(),
             inventory: inventory.clone(),
@@ -277,6 +337,7 @@ impl Plane {
             local_names: local_names.clone(),
             local: Vec::new(),
             local_ca: None,
+            autocert: autocert.clone(),
             routes: routes.clone(),
             upstreams: upstreams.clone(),
             tls_settings: tls_settings.clone(),
@@ -293,12 +354,32 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn all_choices(prepared: &Prepared, now: Moment) -> HashMap<Pattern, CertificateChoice> {
-    choices(&all_certified(prepared), now)
+async fn asked(admin: &mut Option<Admin>) {
+    match admin {
+        Some(admin) => admin.asked().await,
+        None => std::future::pending().await,
+    }
 }
 
-fn all_certified(prepared: &Prepared) -> Vec<Arc<Certified>> {
-    prepared.by_hand.iter().chain(&prepared.local).cloned().collect()
+fn all_choices(
+    prepared: &Prepared,
+    issuing: &Issuing,
+    now: Moment,
+) -> HashMap<Pattern, CertificateChoice> {
+    let covering = Covering::of_valid(&prepared.by_hand, now);
+    // An exact name is found before a wildcard, and one by hand wins, exact or wildcard.
+    let issued = issuing.issued().iter();
+    let issued = issued.filter(|(name, _)| !covering.covers(&Pattern::Exact((*name).clone())));
+    let issued = issued.map(|(_, certified)| certified);
+    let all: Vec<_> =
+        prepared.by_hand.iter().chain(issued).chain(&prepared.local).cloned().collect();
+    choices(&all, now)
+}
+
+/// Every certificate that there is, in the order of precedence.
+fn all_certified(prepared: &Prepared, issuing: &Issuing) -> Vec<Arc<Certified>> {
+    let issued = issuing.issued().values();
+    prepared.by_hand.iter().chain(issued).chain(&prepared.local).cloned().collect()
 }
 
 fn warn_of_expiry(certified: &[Arc<Certified>], now: Moment) {

@@ -40,6 +40,21 @@ pub fn choices_for(
     patterns.iter().map(|pattern| (pattern.clone(), chosen.remove(pattern))).collect()
 }
 
+/// The one that serves most clients that ask for a name of this pattern.
+pub fn serving<'a>(
+    pattern: &Pattern,
+    all: &'a [Arc<Certified>],
+    now: Moment,
+) -> Option<&'a Arc<Certified>> {
+    let covering =
+        all.iter().filter(|one| one.patterns.iter().any(|theirs| theirs.covers(pattern)));
+    // Of equals the first one, as above.
+    covering.rev().max_by_key(|certified| {
+        let (valid, source, common, until) = rank(certified, now);
+        (valid, source, certified.kind != KeyKind::Rsa, common, until)
+    })
+}
+
 #[derive(Default)]
 struct Best<'a> {
     elliptic: Option<&'a Certified>,
@@ -55,13 +70,18 @@ impl Best<'_> {
     }
 }
 
-/// The greater one is served: in force before not, by hand before the local CA, a curve that every client
-/// knows before others, then the one that lasts longer.
+/// The greater one is served: in force before not, by hand before an issuer's before the local CA's, a curve
+/// that every client knows before others, then the one that lasts longer. (Certificates found in the
+/// system's directories will stand between by hand and issued.)
 ///
 /// So a valid leaf of the local CA would beat an expired one by hand. That does not arise, since the local
 /// CA issues only for names that nothing by hand covers.
-fn rank(certified: &Certified, now: Moment) -> (bool, bool, bool, Moment) {
-    let by_hand = matches!(certified.source, Source::ByHand { .. });
+fn rank(certified: &Certified, now: Moment) -> (bool, u8, bool, Moment) {
+    let by_hand = match certified.source {
+        Source::ByHand { .. } => 2,
+        Source::Issued { .. } => 1,
+        Source::LocalCa => 0,
+    };
     // Browsers verify neither Ed25519 nor P-521.
     let common = !matches!(certified.kind, KeyKind::Ed25519 | KeyKind::EcdsaP521);
     (certified.is_valid(now), by_hand, common, certified.not_after)
@@ -104,8 +124,12 @@ pub struct Covering<'a> {
 
 impl<'a> Covering<'a> {
     pub fn new(all: &'a [Arc<Certified>]) -> Self {
+        Self::of(all.iter())
+    }
+
+    fn of(all: impl Iterator<Item = &'a Arc<Certified>>) -> Self {
         let mut covering = Self { exact: HashSet::new(), wildcards: HashSet::new() };
-        let by_hand = all.iter().filter(|one| matches!(one.source, Source::ByHand { .. }));
+        let by_hand = all.filter(|one| matches!(one.source, Source::ByHand { .. }));
         for pattern in by_hand.flat_map(|certified| &certified.patterns) {
             match pattern {
                 Pattern::Exact(name) => covering.exact.insert(name.as_str()),
@@ -114,6 +138,11 @@ impl<'a> Covering<'a> {
             };
         }
         covering
+    }
+
+    /// The same for those that are in force.
+    pub fn of_valid(all: &'a [Arc<Certified>], now: Moment) -> Self {
+        Self::of(all.iter().filter(|certified| certified.is_valid(now)))
     }
 
     /// Whether one of them covers every name of the pattern, be it valid or expired. Nothing covers `*`,

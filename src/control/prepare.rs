@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::Moment;
+use crate::config::autocert::UntilIssued;
 use crate::config::problem::{Origin, Problem};
 use crate::config::{self, Config, UpstreamConfig};
 use crate::name::{Pattern, ServerName};
@@ -16,6 +17,8 @@ use crate::snapshot::{
     EdgeSettings, NameMap, ProxyVersion, Route, Routes, Target, TlsSettings, UpstreamId,
 };
 
+use super::autocert::names::managed;
+use super::autocert::prepared::{PreparedAutocert, prepare_autocert};
 use super::certified::Certified;
 use super::inventory::Inventory;
 use super::load::load;
@@ -35,6 +38,7 @@ pub struct Prepared {
     pub local_names: Vec<Pattern>,
     pub local: Vec<Arc<Certified>>,
     pub local_ca: Option<LocalCa>,
+    pub autocert: Option<Arc<PreparedAutocert>>,
     pub routes: Arc<Routes>,
     /// Indexed by `UpstreamId`.
     pub upstreams: Vec<PreparedUpstream>,
@@ -79,12 +83,39 @@ pub fn prepare(
     let mut warnings = shortened(&inventory.warnings(now), |_| "certificates");
 
     let covering = Covering::new(&by_hand);
-    let local_names: Vec<Pattern> =
+    let mut local_names: Vec<Pattern> =
         served_names(config).into_iter().filter(|pattern| !covering.covers(pattern)).collect();
+    let mut autocert = None;
+    let mut meanwhile = Vec::new();
+    if let Some(settings) = &config.autocert {
+        let managed = managed(config, settings, &by_hand, now);
+        for (pattern, why) in &managed.refused {
+            let is_wildcard = matches!(pattern, Pattern::Wildcard(_));
+            if is_wildcard && mode == Mode::Check {
+                let what = format!("{pattern} {why}");
+                let (what, remedy) = what.split_once("; ").unwrap_or((&what, ""));
+                problems.push(Problem::new(&Origin::Default, "autocert", what, remedy));
+            } else {
+                warnings.push(format!("{pattern} {why}"));
+            }
+        }
+        let is_managed = |pattern: &Pattern| match pattern {
+            Pattern::Exact(name) => managed.names.binary_search(name).is_ok(),
+            Pattern::Wildcard(_) | Pattern::Any => false,
+        };
+        (meanwhile, local_names) = local_names.into_iter().partition(is_managed);
+        if settings.until_issued == UntilIssued::Reject {
+            meanwhile.clear();
+        }
+        match prepare_autocert(settings, managed.names, mode != Mode::Check, &mut warnings) {
+            Ok(prepared) => autocert = Some(Arc::new(prepared)),
+            Err(problem) => problems.push(problem),
+        }
+    }
     let of_local_names: Vec<_> = local_names.iter().filter_map(warn_of_local_name).collect();
     warnings.extend(shortened(&of_local_names, |_| "names that the local CA serves"));
-    let local_names: Vec<Pattern> =
-        local_names.into_iter().filter(|pattern| *pattern != Pattern::Any).collect();
+    local_names.retain(|pattern| *pattern != Pattern::Any);
+    local_names.extend(meanwhile);
 
     let mut local_ca = None;
     let mut local = Vec::new();
@@ -120,6 +151,7 @@ pub fn prepare(
         local_names,
         local,
         local_ca,
+        autocert,
         routes: Arc::new(built.routes),
         upstreams: built.upstreams,
         tls_settings: built.tls_settings,

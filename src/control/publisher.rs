@@ -1,17 +1,25 @@
 //! The only caller of publish: builds the next snapshot from what changed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::name::Pattern;
+use crate::name::{Pattern, ServerName};
 use crate::snapshot::{
-    Cell, CertificateChoice, Certificates, EdgeSettings, Routes, Snapshot, TicketKeys, Upstream,
+    Cell, CertificateChoice, Certificates, ChallengeAnswer, Challenges, EdgeSettings, Routes,
+    Snapshot, TicketKeys, Upstream,
 };
 
-/// Holds the snapshot in force and what it was built from.
+/// Holds the snapshot in force and what it was built from. Clones publish to the same cell: the answer to a
+/// challenge waits for nothing else that the control plane does.
+#[derive(Clone)]
 pub struct Publisher {
     cell: Arc<Cell>,
-    current: Snapshot,
+    /// Held for one publish at a time, on the control thread only.
+    in_force: Arc<Mutex<InForce>>,
+}
+
+struct InForce {
+    snapshot: Snapshot,
     choices: HashMap<Pattern, CertificateChoice>,
 }
 
@@ -25,14 +33,18 @@ impl Publisher {
         ticket_keys: TicketKeys,
     ) -> Self {
         let entries = choices.iter().map(|(pattern, choice)| (pattern.clone(), choice.clone()));
-        let current = Snapshot {
+        let snapshot = Snapshot {
             settings,
             certificates: Arc::new(Certificates::build(entries)),
             routes,
             upstreams: upstreams.into(),
             ticket_keys: Arc::new(ticket_keys),
+            challenges: Arc::new(Challenges::default()),
         };
-        Self { cell: Arc::new(Cell::new(current.clone())), current, choices }
+        Self {
+            cell: Arc::new(Cell::new(snapshot.clone())),
+            in_force: Arc::new(Mutex::new(InForce { snapshot, choices })),
+        }
     }
 
     /// Where the edge reads.
@@ -40,8 +52,8 @@ impl Publisher {
         self.cell.clone()
     }
 
-    pub fn current(&self) -> &Snapshot {
-        &self.current
+    pub fn current(&self) -> Snapshot {
+        self.in_force().snapshot.clone()
     }
 
     /// Publishes a new configuration at once: certificates, routes, upstreams and settings together.
@@ -53,19 +65,21 @@ impl Publisher {
         routes: Arc<Routes>,
         upstreams: Vec<Arc<Upstream>>,
     ) -> usize {
-        let changed = self.replace_choices(choices);
-        self.current.settings = settings;
-        self.current.routes = routes;
-        self.current.upstreams = upstreams.into();
-        self.publish();
+        let mut next = self.in_force();
+        let changed = next.replace_choices(choices);
+        next.snapshot.settings = settings;
+        next.snapshot.routes = routes;
+        next.snapshot.upstreams = upstreams.into();
+        self.publish(&next);
         changed
     }
 
     /// Publishes the certificates that differ. Returns for how many patterns they do.
     pub fn certificates(&mut self, choices: HashMap<Pattern, CertificateChoice>) -> usize {
-        let changed = self.replace_choices(choices);
+        let mut next = self.in_force();
+        let changed = next.replace_choices(choices);
         if changed > 0 {
-            self.publish();
+            self.publish(&next);
         }
         changed
     }
@@ -73,53 +87,63 @@ impl Publisher {
     /// Publishes another choice for each of these patterns, or none.
     pub fn some_certificates(&mut self, changes: Vec<(Pattern, Option<CertificateChoice>)>) {
         let borrowed = changes.iter().map(|(pattern, choice)| (pattern, choice.clone()));
-        self.current.certificates = Arc::new(self.current.certificates.changed(borrowed));
+        let mut next = self.in_force();
+        next.snapshot.certificates = Arc::new(next.snapshot.certificates.changed(borrowed));
         for (pattern, choice) in changes {
             match choice {
-                Some(choice) => self.choices.insert(pattern, choice),
-                None => self.choices.remove(&pattern),
+                Some(choice) => next.choices.insert(pattern, choice),
+                None => next.choices.remove(&pattern),
             };
         }
-        self.publish();
+        self.publish(&next);
     }
 
     /// Publishes another choice for one pattern, or none.
     pub fn certificate(&mut self, pattern: Pattern, choice: Option<CertificateChoice>) {
-        self.current.certificates =
-            Arc::new(self.current.certificates.changed([(&pattern, choice.clone())]));
-        match choice {
-            Some(choice) => self.choices.insert(pattern, choice),
-            None => self.choices.remove(&pattern),
-        };
-        self.publish();
+        self.some_certificates(vec![(pattern, choice)]);
     }
 
     /// Publishes new addresses of upstreams, if they are new.
     pub fn upstreams(&mut self, upstreams: Vec<Arc<Upstream>>) {
-        if *self.current.upstreams != *upstreams {
-            self.current.upstreams = upstreams.into();
-            self.publish();
+        let mut next = self.in_force();
+        if *next.snapshot.upstreams != *upstreams {
+            next.snapshot.upstreams = upstreams.into();
+            self.publish(&next);
         }
     }
 
     /// Publishes new ticket keys.
     pub fn ticket_keys(&mut self, keys: TicketKeys) {
-        self.current.ticket_keys = Arc::new(keys);
-        self.publish();
+        let mut next = self.in_force();
+        next.snapshot.ticket_keys = Arc::new(keys);
+        self.publish(&next);
     }
 
+    /// Publishes the answer to a challenge for a name, or that there is none any more.
+    pub fn challenge(&self, name: &ServerName, answer: Option<ChallengeAnswer>) {
+        let mut next = self.in_force();
+        next.snapshot.challenges = Arc::new(next.snapshot.challenges.with(name, answer));
+        self.publish(&next);
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, next: &InForce) {
+        // The snapshot before is released here, on the control thread, unless a worker reads it still.
+        drop(self.cell.publish(next.snapshot.clone()));
+    }
+}
+
+impl InForce {
     fn replace_choices(&mut self, next: HashMap<Pattern, CertificateChoice>) -> usize {
         let changes = super::precedence::changes(&self.choices, &next);
         if !changes.is_empty() {
             let changes = changes.iter().map(|(pattern, choice)| (pattern, choice.clone()));
-            self.current.certificates = Arc::new(self.current.certificates.changed(changes));
+            self.snapshot.certificates = Arc::new(self.snapshot.certificates.changed(changes));
         }
         self.choices = next;
         changes.len()
-    }
-
-    fn publish(&self) {
-        // The snapshot before is released here, on the control thread, unless a worker reads it still.
-        drop(self.cell.publish(self.current.clone()));
     }
 }

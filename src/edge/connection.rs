@@ -60,8 +60,11 @@ async fn life(
     worker: &Worker,
 ) -> Result<(), Box<Failure>> {
     // Boxed: an idle relay does not keep the room that a handshake needs.
-    let Greeted { route, destination, records, server_name } =
-        Box::pin(greet(line, port, worker)).await?;
+    let Some(Greeted { route, destination, records, server_name }) =
+        Box::pin(greet(line, port, worker)).await?
+    else {
+        return Ok(());
+    };
     let served = match destination {
         Destination::Page => {
             Box::pin(page::serve(line, worker, timeouts, records, server_name)).await
@@ -89,8 +92,9 @@ struct Greeted {
     server_name: Option<Box<str>>,
 }
 
-/// From the first byte to the end of the handshake. A client that gets no further is told why.
-async fn greet(line: &Line, port: u16, worker: &Worker) -> Result<Greeted, Box<Failure>> {
+/// From the first byte to the end of the handshake. A client that gets no further is told why. `None`: it
+/// was an issuer's validation, which is over.
+async fn greet(line: &Line, port: u16, worker: &Worker) -> Result<Option<Greeted>, Box<Failure>> {
     let mut server_name = None;
     match shake_hands(line, port, worker, &mut server_name).await {
         Ok(greeted) => Ok(greeted),
@@ -106,9 +110,13 @@ async fn shake_hands(
     port: u16,
     worker: &Worker,
     server_name: &mut Option<Box<str>>,
-) -> Result<Greeted, Ended> {
+) -> Result<Option<Greeted>, Ended> {
     let input = identify(line, worker).await?;
     let (hello, input) = read_hello(line, worker, input).await?;
+    if hello.is_validation {
+        *server_name = Some(hello.server_name_for_log());
+        return be_validated(line, worker, &hello, input).await.map(|()| None);
+    }
     let local_address = || Some(ServerName::from_ip(line.destination()?.ip()));
     let choice =
         worker.read(|snapshot| hello.choose(snapshot, port, local_address)).map_err(|reason| {
@@ -129,7 +137,27 @@ async fn shake_hands(
         (_, Sni::Name(name)) => Some(name.as_str().into()),
         _ => None,
     };
-    Ok(Greeted { route: choice.route, destination: choice.destination, records, server_name })
+    Ok(Some(Greeted { route: choice.route, destination: choice.destination, records, server_name }))
+}
+
+/// Answers TLS-ALPN-01 (RFC 8737): the handshake is all that the issuer wants to see.
+async fn be_validated(
+    line: &Line,
+    worker: &Worker,
+    hello: &ClientHello,
+    input: Vec<u8>,
+) -> Result<(), Ended> {
+    let certified_key = worker
+        .read(|snapshot| hello.choose_validation(snapshot))
+        .map_err(|reason| Ended::new(Side::Client, reason))?;
+    let config = worker
+        .configs()
+        .validation()
+        .map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
+    let records = handshake(line, worker, config, certified_key, input).await?;
+    worker.count_handshake(records.tls());
+    linger(line).await;
+    Ok(())
 }
 
 /// Reads until the ClientHello is whole; gives back the bytes, for rustls reads them too.

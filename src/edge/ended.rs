@@ -44,7 +44,7 @@ impl Ended {
     /// The only place that knows alert, status and kind of close.
     pub fn answer(&self) -> Answer {
         match self.reason {
-            Reason::UnknownServerName | Reason::NoCertificate => {
+            Reason::UnknownServerName | Reason::NoCertificate | Reason::NoChallenge => {
                 Answer::Alert(Alert::UnrecognizedName)
             }
             Reason::Failed => Answer::Alert(Alert::InternalError),

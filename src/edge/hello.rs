@@ -16,6 +16,7 @@ use crate::snapshot::{
 };
 
 use super::limits::{LONGEST_HELLO_BYTES, LONGEST_HELLO_INPUT_BYTES};
+use super::tls::ACME_TLS_1;
 
 /// What the first bytes of a connection are.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct ClientHello {
     pub key_kinds: KeyKinds,
     /// The first cipher suite on offer is a ChaCha20 one: a client without AES instructions.
     pub prefers_chacha20: bool,
+    /// `acme-tls/1` is the only protocol on offer: an issuer's validation, and no client.
+    pub is_validation: bool,
 }
 
 /// The server_name extension (RFC 6066 §3).
@@ -65,6 +68,7 @@ const LONGEST_RECORD: usize = 1 << 14;
 
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_SIGNATURE_ALGORITHMS: u16 = 13;
+const EXTENSION_ALPN: u16 = 16;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
 const TLS_1_3: u16 = 0x0304;
 
@@ -231,6 +235,7 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
     hello.short_vector()?; // legacy_compression_methods
     let mut server_name = Sni::Absent;
     let mut verifies = KeyKinds::default();
+    let mut is_validation = false;
     if !hello.is_empty() {
         let mut extensions = hello.vector()?;
         while !extensions.is_empty() {
@@ -239,6 +244,7 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
             match kind {
                 EXTENSION_SERVER_NAME => server_name = read_server_name(content)?,
                 EXTENSION_SIGNATURE_ALGORITHMS => verifies = read_signature_schemes(content)?,
+                EXTENSION_ALPN => is_validation = offers_only_validation(content)?,
                 EXTENSION_SUPPORTED_VERSIONS => {
                     let mut versions = content.short_vector()?;
                     while let Some(version) = versions.u16() {
@@ -253,6 +259,7 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
         server_name,
         key_kinds: suites.limit(verifies),
         prefers_chacha20: suites.chacha20_first,
+        is_validation,
     })
 }
 
@@ -323,6 +330,14 @@ fn read_server_name(mut content: Reader<'_>) -> Option<Sni> {
     Some(Sni::Invalid)
 }
 
+/// RFC 8737 §3: the list of a validation is exactly this one protocol. A client that offers it among others
+/// is a client.
+fn offers_only_validation(mut content: Reader<'_>) -> Option<bool> {
+    let mut protocols = content.vector()?;
+    let first = protocols.short_vector()?;
+    Some(first.0 == ACME_TLS_1 && protocols.is_empty())
+}
+
 fn read_signature_schemes(mut content: Reader<'_>) -> Option<KeyKinds> {
     let mut schemes = content.vector()?;
     let mut kinds = KeyKinds::default();
@@ -342,6 +357,14 @@ fn read_signature_schemes(mut content: Reader<'_>) -> Option<KeyKinds> {
         }
     }
     Some(kinds)
+}
+
+impl ClientHello {
+    /// The certified key that answers an issuer's validation (RFC 8737 §3); none but that may be shown.
+    pub fn choose_validation(&self, snapshot: &Snapshot) -> Result<Arc<CertifiedKey>, Reason> {
+        let Sni::Name(name) = &self.server_name else { return Err(Reason::NoChallenge) };
+        snapshot.challenges.tls_alpn(name.as_str()).cloned().ok_or(Reason::NoChallenge)
+    }
 }
 
 /// What one connection takes from the snapshot.

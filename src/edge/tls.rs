@@ -29,6 +29,9 @@ const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
     suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 ];
 
+/// The protocol of an issuer's validation (RFC 8737 §6.2).
+pub const ACME_TLS_1: &[u8] = b"acme-tls/1";
+
 /// Key exchange groups in our order: post-quantum where the client has it, else the cheapest.
 const GROUPS: [&dyn SupportedKxGroup; 4] =
     [groups::X25519MLKEM768, groups::X25519, groups::SECP256R1, groups::SECP384R1];
@@ -38,6 +41,7 @@ const GROUPS: [&dyn SupportedKxGroup; 4] =
 pub struct Configs {
     cell: Arc<Cell>,
     built: RefCell<Vec<Built>>,
+    validation: RefCell<Option<Arc<ServerConfig>>>,
 }
 
 struct Built {
@@ -49,7 +53,7 @@ struct Built {
 impl Configs {
     /// `cell` is where the ticket keys are found.
     pub fn new(cell: Arc<Cell>) -> Self {
-        Self { cell, built: RefCell::default() }
+        Self { cell, built: RefCell::default(), validation: RefCell::default() }
     }
 
     /// The config for these settings. Built when a worker first meets them; routes with equal settings
@@ -78,6 +82,28 @@ impl Configs {
             }
         };
         Ok(if chacha20_first { chacha20 } else { ours })
+    }
+
+    /// The config for an issuer's validations: its one protocol, and nothing that could be resumed.
+    ///
+    /// # Errors
+    /// Never with the versions that are built in.
+    pub fn validation(&self) -> Result<Arc<ServerConfig>, rustls::Error> {
+        if let Some(built) = self.validation.borrow().as_ref() {
+            return Ok(built.clone());
+        }
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(rustls::ALL_VERSIONS)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Chosen));
+        config.alpn_protocols = vec![ACME_TLS_1.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.cert_compressors = Vec::new();
+        let config = Arc::new(config);
+        *self.validation.borrow_mut() = Some(config.clone());
+        Ok(config)
     }
 }
 

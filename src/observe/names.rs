@@ -22,6 +22,7 @@ pub enum Reason {
     HelloMalformed,
     UnknownServerName,
     NoCertificate,
+    NoChallenge,
     HandshakeFailed,
     HandshakeTimeout,
     ClientGone,
@@ -42,7 +43,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ClosedBeforeHello,
         Self::NoProxyHeader,
         Self::BadProxyHeader,
@@ -53,6 +54,7 @@ impl Reason {
         Self::HelloMalformed,
         Self::UnknownServerName,
         Self::NoCertificate,
+        Self::NoChallenge,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
         Self::ClientGone,
@@ -85,6 +87,7 @@ impl Reason {
             Self::HelloMalformed => "hello_malformed",
             Self::UnknownServerName => "unknown_server_name",
             Self::NoCertificate => "no_certificate",
+            Self::NoChallenge => "no_challenge",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::ClientGone => "client_gone",
@@ -122,6 +125,7 @@ impl Reason {
             Self::HelloMalformed => "the ClientHello is malformed",
             Self::UnknownServerName => "no route covers the server name",
             Self::NoCertificate => "a route covers the server name, but no certificate does",
+            Self::NoChallenge => "a validation for a name that no order of ours is open for",
             Self::HandshakeFailed => "the TLS handshake failed",
             Self::HandshakeTimeout => {
                 "the handshake, or the request to the plain listener, took longer than handshake_timeout"

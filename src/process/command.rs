@@ -15,7 +15,7 @@ use crate::control::prepare::{Mode, prepare};
 use crate::observe::flood::shortened;
 use crate::observe::log;
 
-use super::{cores, run, trust};
+use super::{certs, cores, run, trust};
 
 /// sysexits(3): configuration error.
 const EX_CONFIG: u8 = 78;
@@ -51,6 +51,9 @@ pub fn execute(invocation: Invocation) -> ExitCode {
         }),
         Command::Check => {
             configure(&written).and_then(|(config, layers)| check_all(&config, &layers))
+        }
+        Command::Certs { json, asked } => {
+            configure(&written).and_then(|(config, _)| certs::certs(&config, json, asked))
         }
         Command::Trust { install } => {
             configure(&written).and_then(|(config, _)| trust_root(&config, install))

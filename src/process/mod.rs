@@ -1,5 +1,6 @@
 //! What the process is to the machine: order of start-up, signals, order of shut-down.
 
+mod certs;
 pub mod command;
 mod cores;
 mod descriptors;

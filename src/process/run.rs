@@ -85,6 +85,9 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
             println!("{url}\n{root}\ncurl --cacert {root} {url}", root = root.display());
         }
         notify(State::Ready);
+        // What is stored is served by now; whatever a CA is needed for comes after.
+        plane.start_issuing();
+        plane.open_admin();
 
         let mut log = Reports::default();
         loop {

@@ -2,6 +2,7 @@
 
 mod cell;
 mod certificates;
+mod challenges;
 mod name_map;
 mod private_key;
 mod routes;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use cell::Cell;
 pub use certificates::{CertificateChoice, Certificates, KeyKind, KeyKinds};
+pub use challenges::{ChallengeAnswer, Challenges};
 pub use name_map::NameMap;
 pub use private_key::LazyPrivateKey;
 pub use routes::{ProxyVersion, Route, Routes, Target, UpstreamId};
@@ -30,4 +32,6 @@ pub struct Snapshot {
     /// Indexed by [`UpstreamId`].
     pub upstreams: Arc<[Arc<Upstream>]>,
     pub ticket_keys: Arc<TicketKeys>,
+    /// What an issuer may ask for now.
+    pub challenges: Arc<Challenges>,
 }

@@ -5,9 +5,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::Moment;
+
+use super::failpoint;
 
 /// Ours alone: private keys lie below.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -31,21 +35,109 @@ fn replace(
 ) -> io::Result<()> {
     let context = |error| explain("write", path, error);
     let directory = directory_of(path);
-    // Not named after `path`, whose name may already be as long as a name may be.
-    let name = format!(
-        ".ringgate-{}-{}.tmp",
-        std::process::id(),
-        TEMPORARY.fetch_add(1, Ordering::Relaxed)
-    );
-    let temporary = directory.join(name);
-    let written =
-        write_temporary(&temporary, mode, fill).and_then(|()| fs::rename(&temporary, path));
+    let temporary = temporary_in(directory);
+    failpoint::pass();
+    let written = write_temporary(&temporary, mode, fill).and_then(|()| {
+        failpoint::pass();
+        fs::rename(&temporary, path)
+    });
     if let Err(error) = written {
         // The first error is the one to report; a leftover is only untidy.
         let _ = fs::remove_file(&temporary);
         return Err(context(error));
     }
+    failpoint::pass();
     sync_directory(directory).map_err(context)
+}
+
+/// Not named after the file, whose name may already be as long as a name may be.
+fn temporary_in(directory: &Path) -> PathBuf {
+    let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    directory.join(format!(".ringgate-{}-{number}.tmp", std::process::id()))
+}
+
+/// Makes a file with all of its content in place at once, if there is none. Returns whether it did.
+///
+/// # Errors
+/// Says the path.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
+    let temporary = temporary_in(directory_of(path));
+    failpoint::pass();
+    let linked = write_temporary(&temporary, mode, |file| file.write_all(content))
+        .and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => sync_directory(directory_of(path)).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| explain("create", path, error))
+}
+
+/// Writes over the beginning of a file in place: whoever reads it meanwhile sees neither an empty nor a
+/// shorter one.
+///
+/// # Errors
+/// Says the path.
+pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+    let written = OpenOptions::new().write(true).open(path).and_then(|file| {
+        file.write_all_at(content, 0)?;
+        file.sync_data()
+    });
+    written.map_err(|error| explain("write", path, error))
+}
+
+/// Gives a file another name in the same directory.
+///
+/// # Errors
+/// Says the path.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    failpoint::pass();
+    fs::rename(from, to)
+        .and_then(|()| sync_directory(directory_of(to)))
+        .map_err(|error| explain("rename", from, error))
+}
+
+/// Sets the mode of what was made under another name and puts it in place.
+///
+/// # Errors
+/// Says the path.
+pub fn put_in_place(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(from, Permissions::from_mode(mode))
+        .and_then(|()| fs::rename(from, to))
+        .map_err(|error| explain("make", to, error))
+}
+
+/// When a file last changed; `None` if there is none.
+///
+/// # Errors
+/// Says the path.
+pub fn modified(path: &Path) -> io::Result<Option<Moment>> {
+    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        Ok(time) => Ok(Some(Moment::from_system(time))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(explain("look at", path, error)),
+    }
+}
+
+/// The names of everything in a directory but temporary files of ours, sorted; none if it is not there.
+///
+/// # Errors
+/// Says the path.
+pub fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let context = |error| explain("list", directory, error);
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(context)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 is none that the layout knows.
+        names.extend(entry.map_err(context)?.file_name().into_string());
+    }
+    names.retain(|name| !name.starts_with(".ringgate-"));
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn write_temporary(
@@ -185,6 +277,7 @@ pub fn is_directory(path: &Path) -> bool {
 /// # Errors
 /// Says the path.
 pub fn remove(path: &Path) -> io::Result<()> {
+    failpoint::pass();
     match fs::remove_file(path) {
         Ok(()) => sync_directory(directory_of(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,6 +1,7 @@
 //! Starts and stops what the tests talk to, and waits for conditions with a deadline.
 
 mod acme_faults;
+pub mod autocert;
 mod caddy;
 mod certificate;
 mod challtestsrv;

@@ -67,6 +67,11 @@ async fn life(line: &Line, worker: &Worker) -> Result<(), Ended> {
 /// The whole response. What it says of the client's own words is the path, which cannot leave the
 /// Location; the host is ours, for it was found among the routes.
 fn answer(request: &Request, snapshot: &Snapshot) -> String {
+    if let Some(host) = &request.host
+        && let Some(body) = snapshot.challenges.http(host, &request.path)
+    {
+        return reply("200 OK", "", body, !request.is_head);
+    }
     let target = request.host.as_ref().and_then(|host| {
         let port = snapshot.routes.public_port(host.as_str())?;
         let authority = match host.as_ip().is_some_and(|ip| ip.is_ipv6()) {

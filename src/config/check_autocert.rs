@@ -1,0 +1,431 @@
+//! Pure: the layered values of autocert's keys to its settings, or every problem.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+use crate::name::ServerName;
+
+use super::autocert::{
+    Autocert, ChallengeKind, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Proxy,
+    TrustedCa, UntilIssued, is_lets_encrypt,
+};
+use super::check::{Checker, Wrong, not_empty};
+use super::layers::{Value, not_built};
+
+/// Pomerium's hosted authentication services: theirs to serve.
+const HOSTED_AUTHENTICATION: [&str; 2] =
+    ["authenticate.pomerium.app", "authenticate.staging.pomerium.app"];
+
+impl Checker<'_> {
+    /// Checks all of autocert's keys, also while it is off: a mistake is better found before the day
+    /// it is turned on.
+    pub(super) fn autocert(&mut self) -> Option<Autocert> {
+        let on = self.scalar("autocert", read_bool).unwrap_or(false);
+        let ca = self.ca();
+        let must_staple = self.scalar("autocert_must_staple", read_bool).unwrap_or(false);
+        if on && must_staple && is_lets_encrypt(&ca) {
+            let what =
+                "Let's Encrypt (acme-v02.api.letsencrypt.org) refuses must-staple certificates";
+            let remedy = "leave it out, or name another CA with autocert_ca";
+            let origin = self.layers.origin("autocert_must_staple");
+            self.problem(&origin, "autocert_must_staple", (what.into(), remedy.into()));
+        }
+        let challenges = self.list("autocert_challenges", |text| match text {
+            "tls-alpn-01" => Ok(ChallengeKind::TlsAlpn01),
+            "http-01" => Ok(ChallengeKind::Http01),
+            "dns-01" => Err((
+                "dns-01 is not built".into(),
+                "write tls-alpn-01 or http-01, and give wildcard names a certificate by hand"
+                    .into(),
+            )),
+            _ => Err((
+                format!("{text:?} is no challenge that is supported"),
+                "write tls-alpn-01, http-01 or both".into(),
+            )),
+        });
+        let dir = self.scalar("autocert_dir", |text| match text.split_once("://") {
+            None => not_empty(text).map(PathBuf::from),
+            Some((scheme, _)) => Err((
+                format!("{scheme}:// as a store is not built yet"),
+                "write the path of a directory".into(),
+            )),
+        });
+        let autocert = Autocert {
+            email: self.scalar("autocert_email", read_email).filter(|email| !email.is_empty()),
+            must_staple,
+            dir: dir.unwrap_or_else(|| self.data_dir().join("autocert")),
+            external_account: self.external_account(),
+            trusted_ca: self.trusted_ca(),
+            hosts: self.hosts(),
+            key_type: self
+                .scalar("autocert_key_type", |text| match text {
+                    "p256" => Ok(KeyType::P256),
+                    "p384" => Ok(KeyType::P384),
+                    "rsa2048" => Ok(KeyType::Rsa2048),
+                    "both" => {
+                        Err(("both is not built yet".into(), "write p256, p384 or rsa2048".into()))
+                    }
+                    _ => Err((
+                        format!("{text:?} is no type of private key"),
+                        "write p256, p384 or rsa2048".into(),
+                    )),
+                })
+                .unwrap_or(KeyType::P256),
+            profile: self.scalar("autocert_profile", |text| not_empty(text).map(str::to_owned)),
+            challenges: challenges
+                .unwrap_or_else(|| vec![ChallengeKind::TlsAlpn01, ChallengeKind::Http01]),
+            until_issued: self
+                .scalar("autocert_until_issued", |text| match text {
+                    "reject" => Ok(UntilIssued::Reject),
+                    "local" => Ok(UntilIssued::Local),
+                    _ => {
+                        Err((format!("{text:?} is no choice"), "write reject or local".to_owned()))
+                    }
+                })
+                .unwrap_or(UntilIssued::Reject),
+            hook: self.hook(),
+            proxy: if on { self.proxy() } else { None },
+            on_kubernetes: self.layers.surroundings.kubernetes,
+            ca,
+        };
+        on.then_some(autocert)
+    }
+
+    fn ca(&mut self) -> String {
+        let staging = self.scalar("autocert_use_staging", read_bool).unwrap_or(false);
+        let usual = if staging { LETS_ENCRYPT_STAGING } else { LETS_ENCRYPT };
+        if let Some(node) = self.layers.values.get("autocert_ca")
+            && matches!(node.value, Value::List(_) | Value::Map(_))
+        {
+            let mut problem = not_built(&node.origin, "autocert_ca");
+            "as a list is not built yet".clone_into(&mut problem.what);
+            "write one directory URL".clone_into(&mut problem.remedy);
+            self.problems.push(problem);
+            return usual.to_owned();
+        }
+        let written = self.scalar("autocert_ca", |text| {
+            let remedy =
+                || "write the CA's directory URL, like https://ca.example/directory".to_owned();
+            match text.split_once("://") {
+                _ if text.is_empty() => Ok(None),
+                Some(("https", rest)) if !rest.is_empty() && !rest.starts_with('/') => {
+                    match text.parse::<http::Uri>() {
+                        Ok(_) => Ok(Some(text.to_owned())),
+                        Err(error) => Err((format!("{text:?} is no URL: {error}"), remedy())),
+                    }
+                }
+                Some(("http", _)) => {
+                    Err((format!("{text:?} is not https, which ACME asks for"), remedy()))
+                }
+                _ => Err((format!("{text:?} is no https URL"), remedy())),
+            }
+        });
+        // Empty is Let's Encrypt, as it is for Pomerium.
+        written.flatten().unwrap_or_else(|| usual.to_owned())
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        match self.layers.values.get("data_dir").map(|node| &node.value) {
+            Some(Value::Scalar(text)) => text.into(),
+            _ => self.layers.usual_data_dir.clone(),
+        }
+    }
+
+    fn external_account(&mut self) -> Option<ExternalAccount> {
+        let some = |text: &str| Ok(Some(text.to_owned()).filter(|text| !text.is_empty()));
+        let key_id = self.scalar("autocert_eab_key_id", some).flatten();
+        let mac_key = self.scalar("autocert_eab_mac_key", |text| {
+            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| {
+                // Not the text itself: it is a secret.
+                let what = "is no base64url without padding (letters, digits, - and _)";
+                (what.into(), "copy it from the CA as it is".into())
+            })
+        });
+        let mac_written = self.layers.values.contains_key("autocert_eab_mac_key");
+        let missing = match (&key_id, mac_written) {
+            (Some(_), false) => Some(("autocert_eab_key_id", "autocert_eab_mac_key")),
+            (None, true) => Some(("autocert_eab_mac_key", "autocert_eab_key_id")),
+            _ => None,
+        };
+        if let Some((written, missing)) = missing {
+            let origin = self.layers.origin(written);
+            let wrong = (format!("is useless without {missing}"), format!("write {missing} too"));
+            self.problem(&origin, written, wrong);
+        }
+        Some(ExternalAccount { key_id: key_id?, mac_key: mac_key? })
+    }
+
+    fn trusted_ca(&mut self) -> TrustedCa {
+        let pem = self.scalar("autocert_trusted_ca", |text| {
+            STANDARD.decode(text).map_err(|_| {
+                (
+                    "is no base64".into(),
+                    "write base64 of PEM, or use autocert_trusted_ca_file".into(),
+                )
+            })
+        });
+        let file = self.scalar("autocert_trusted_ca_file", not_empty_path);
+        match (pem, file) {
+            (Some(_), Some(_)) => {
+                let origin = self.layers.origin("autocert_trusted_ca_file");
+                let what = "stands beside autocert_trusted_ca".into();
+                self.problem(
+                    &origin,
+                    "autocert_trusted_ca_file",
+                    (what, "keep one of them".into()),
+                );
+                TrustedCa::None
+            }
+            (Some(pem), None) => TrustedCa::Pem(pem),
+            (None, Some(file)) => TrustedCa::File(file),
+            (None, None) => TrustedCa::None,
+        }
+    }
+
+    fn hosts(&mut self) -> Vec<ServerName> {
+        let mut hosts = self.list("autocert_hosts", read_host).unwrap_or_default();
+        let service = self.scalar("authenticate_service_url", |text| {
+            let uri = text.parse::<http::Uri>().ok();
+            let host = uri
+                .as_ref()
+                .and_then(http::Uri::host)
+                .ok_or_else(|| (format!("{text:?} is no URL"), "write https://HOST".to_owned()))?;
+            read_host(host)
+        });
+        hosts.extend(service.filter(|name| !HOSTED_AUTHENTICATION.contains(&name.as_str())));
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+
+    /// Program and arguments: no shell takes them apart, so neither do commas within one.
+    fn hook(&mut self) -> Option<Vec<String>> {
+        let node = self.layers.values.get("autocert_hook")?;
+        let mut words = Vec::new();
+        for item in Self::items(node) {
+            match &item.value {
+                Value::Scalar(word) => words.push(word.clone()),
+                _ => {
+                    let wrong = ("holds more than words".into(), "write a list of words".into());
+                    self.problem(&item.origin, "autocert_hook", wrong);
+                }
+            }
+        }
+        if words.first().is_none_or(String::is_empty) {
+            let wrong = ("names no program".into(), "write its path first".into());
+            self.problem(&node.origin, "autocert_hook", wrong);
+            return None;
+        }
+        Some(words)
+    }
+
+    fn proxy(&mut self) -> Option<Proxy> {
+        let surroundings = &self.layers.surroundings;
+        let written = surroundings.https_proxy.clone()?;
+        let except = surroundings.no_proxy.as_deref().unwrap_or_default();
+        match read_proxy(&written, except) {
+            Ok(proxy) => Some(proxy),
+            Err(wrong) => {
+                let origin = super::problem::Origin::Environment("HTTPS_PROXY".into());
+                self.problem(&origin, "", wrong);
+                None
+            }
+        }
+    }
+}
+
+fn not_empty_path(text: &str) -> Result<PathBuf, Wrong> {
+    not_empty(text).map(PathBuf::from)
+}
+
+fn read_bool(text: &str) -> Result<bool, Wrong> {
+    match text.to_ascii_lowercase().as_str() {
+        // A flag without a value.
+        "" | "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err((format!("{text:?} is neither yes nor no"), "write true or false".into())),
+    }
+}
+
+fn read_email(text: &str) -> Result<String, Wrong> {
+    let text = text.trim();
+    let text = text.strip_prefix("mailto:").unwrap_or(text);
+    let parts = text.split_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && !domain.is_empty() && !domain.contains('@')
+    });
+    if text.is_empty() || (parts && !text.contains(char::is_whitespace)) {
+        return Ok(text.to_owned());
+    }
+    Err((format!("{text:?} is no e-mail address"), "write NAME@DOMAIN".into()))
+}
+
+fn read_host(text: &str) -> Result<ServerName, Wrong> {
+    ServerName::parse(text).map_err(|error| {
+        (
+            format!("{text:?} {error}"),
+            "write one name, like example.com; a wildcard needs a certificate by hand".into(),
+        )
+    })
+}
+
+fn read_proxy(text: &str, except: &str) -> Result<Proxy, Wrong> {
+    let wrong = |what: &str| {
+        (format!("names a proxy that {what}"), "write http://HOST:PORT, or unset it".to_owned())
+    };
+    let authority = match text.split_once("://") {
+        Some(("http", rest)) => rest,
+        Some((scheme, _)) => return Err(wrong(&format!("is reached by {scheme}, not by http"))),
+        None => text,
+    };
+    let authority = authority.split('/').next().unwrap_or_default();
+    let (credentials, address) = match authority.rsplit_once('@') {
+        Some((credentials, address)) => (Some(credentials.to_owned()), address),
+        None => (None, authority),
+    };
+    const USUAL_PORT: u16 = 8080;
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !port.contains(']') => {
+            (host, port.parse().map_err(|_| wrong("has no valid port"))?)
+        }
+        _ => (address, USUAL_PORT),
+    };
+    if host.is_empty() {
+        return Err(wrong("has no host"));
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let except = except.split(',').map(|host| host.trim().to_owned());
+    let except = except.filter(|host| !host.is_empty()).collect();
+    Ok(Proxy { host, port, credentials, except })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::check::check;
+    use super::super::layers::{Entry, Layers};
+    use super::super::{Config, options, yaml};
+    use super::*;
+
+    fn check_yaml(text: &str) -> Result<Config, Vec<String>> {
+        let mut layers = Layers { usual_data_dir: "/data".into(), ..Layers::default() };
+        for Entry { key, node } in yaml::read(Path::new("f"), text).expect("valid YAML") {
+            layers.values.insert(options::find(&key).expect("a key").key, node);
+        }
+        check(&layers).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    fn autocert(text: &str) -> Autocert {
+        check_yaml(text).unwrap().autocert.expect("it is on")
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        assert_eq!(check_yaml("autocert: no\nautocert_email: a@b\n").unwrap().autocert, None);
+        let usual = autocert("autocert: true\n");
+        assert_eq!(usual.ca, LETS_ENCRYPT);
+        assert_eq!(usual.dir, Path::new("/data/autocert"));
+        assert_eq!(usual.challenges, [ChallengeKind::TlsAlpn01, ChallengeKind::Http01]);
+        assert_eq!(usual.until_issued, UntilIssued::Reject);
+        assert!(autocert("autocert: yes\nautocert_use_staging: 1\n").is_lets_encrypt());
+        let other = autocert(
+            "autocert: 1\nautocert_use_staging: true\nautocert_ca: https://localhost:14000/dir\ndata_dir: /d\n",
+        );
+        assert_eq!(
+            (other.ca.as_str(), other.is_lets_encrypt()),
+            ("https://localhost:14000/dir", false)
+        );
+        assert_eq!(other.dir, Path::new("/d/autocert"));
+    }
+
+    #[test]
+    fn hosts_are_sorted_and_pomeriums_own_are_left_out() {
+        let text = "autocert: true\nautocert_hosts: [b.example, A.example]\nauthenticate_service_url: https://auth.example:8443/x\n";
+        let names: Vec<_> = autocert(text).hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a.example", "auth.example", "b.example"]);
+        let hosted =
+            "autocert: true\nauthenticate_service_url: https://authenticate.pomerium.app\n";
+        assert_eq!(autocert(hosted).hosts, []);
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_place_and_a_remedy() {
+        for (text, expected) in [
+            (
+                "autocert: maybe\n",
+                "f:1 autocert: \"maybe\" is neither yes nor no; write true or false",
+            ),
+            (
+                "autocert: true\nautocert_must_staple: true\n",
+                "f:2 autocert_must_staple: Let's Encrypt (acme-v02.api.letsencrypt.org) refuses must-staple certificates; leave it out, or name another CA with autocert_ca",
+            ),
+            (
+                "autocert_ca: [https://a/, https://b/]\n",
+                "f:1 autocert_ca: as a list is not built yet; write one directory URL",
+            ),
+            (
+                "autocert_ca: http://a/\n",
+                "f:1 autocert_ca: \"http://a/\" is not https, which ACME asks for; write the CA's directory URL, like https://ca.example/directory",
+            ),
+            (
+                "autocert_eab_key_id: x\n",
+                "f:1 autocert_eab_key_id: is useless without autocert_eab_mac_key; write autocert_eab_mac_key too",
+            ),
+            (
+                "autocert_eab_mac_key: '?'\nautocert_eab_key_id: x\n",
+                "f:1 autocert_eab_mac_key: is no base64url without padding (letters, digits, - and _); copy it from the CA as it is",
+            ),
+            (
+                "autocert_trusted_ca: eA==\nautocert_trusted_ca_file: /x\n",
+                "f:2 autocert_trusted_ca_file: stands beside autocert_trusted_ca; keep one of them",
+            ),
+            (
+                "autocert_dir: s3://x/y\n",
+                "f:1 autocert_dir: s3:// as a store is not built yet; write the path of a directory",
+            ),
+            (
+                "autocert_key_type: both\n",
+                "f:1 autocert_key_type: both is not built yet; write p256, p384 or rsa2048",
+            ),
+            (
+                "autocert_challenges: [dns-01]\n",
+                "f:1 autocert_challenges: dns-01 is not built; write tls-alpn-01 or http-01, and give wildcard names a certificate by hand",
+            ),
+            (
+                "autocert_email: nobody\n",
+                "f:1 autocert_email: \"nobody\" is no e-mail address; write NAME@DOMAIN",
+            ),
+        ] {
+            let problems = check_yaml(text).expect_err(text);
+            assert!(problems.iter().any(|problem| problem == expected), "{text}\n{problems:#?}");
+        }
+    }
+
+    #[test]
+    fn the_secret_of_an_external_account_is_not_shown() {
+        let text = "autocert: true\nautocert_eab_key_id: kid-1\nautocert_eab_mac_key: c2VjcmV0\n";
+        let account = autocert(text).external_account.unwrap();
+        assert_eq!(account.mac_key, b"secret");
+        assert!(!format!("{account:?}").contains("115"), "{account:?}");
+    }
+
+    #[test]
+    fn proxies_are_read_as_curl_reads_them() {
+        let proxy =
+            read_proxy("http://user:pw@proxy.example:3128/", ".internal, ca.example").unwrap();
+        assert_eq!((proxy.host.as_str(), proxy.port), ("proxy.example", 3128));
+        assert_eq!(proxy.credentials.as_deref(), Some("user:pw"));
+        for (host, through) in
+            [("ca.example", false), ("x.internal", false), ("a.ca.example", false), ("other", true)]
+        {
+            assert_eq!(proxy.serves(host), through, "{host}");
+        }
+        assert_eq!(read_proxy("proxy", "").unwrap().port, 8080);
+        assert!(!read_proxy("proxy", "*").unwrap().serves("x"));
+        for wrong in ["https://p", "http://", "http://p:x"] {
+            assert!(read_proxy(wrong, "").is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Answers what is asked at the admin socket; the control plane waits for none of it.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Moment;
+use crate::name::ServerName;
+
+use super::admin::{Answer, Asked, Request};
+use super::autocert::keeper::Command;
+use super::autocert::revocation_reason;
+use super::certified::Certified;
+use super::listing::listing;
+
+/// Answers one request: from `all`, every certificate that there is, and from the keeper, if there is one.
+pub fn answer(
+    asked: Asked,
+    commands: Option<mpsc::UnboundedSender<Command>>,
+    all: Vec<Arc<Certified>>,
+) {
+    let Asked { request, reply } = asked;
+    let name_of = |name: &str| ServerName::parse(name).map_err(|why| format!("{name:?} {why}"));
+    let failed = match request {
+        Request::Certs => {
+            // The keeper is asked, and nothing else waits for its answer.
+            tokio::spawn(async move {
+                let (ask, status) = oneshot::channel();
+                let sent = commands.is_some_and(|to| to.send(Command::Status(ask)).is_ok());
+                let managed = if sent { status.await.unwrap_or_default() } else { Vec::new() };
+                let _ = reply.send(Answer::Certs(listing(&all, managed, Moment::now())));
+            });
+            return;
+        }
+        Request::Renew { name, force } => match (name_of(&name), commands) {
+            (Ok(name), Some(commands)) => {
+                let (done, outcome) = oneshot::channel();
+                let _ = commands.send(Command::Renew { name, force, reply: done });
+                return pass_on(outcome, reply);
+            }
+            (Err(why), _) => why,
+            (_, None) => "autocert is off".into(),
+        },
+        Request::Revoke { name, reason } => {
+            match (name_of(&name), revocation_reason(&reason), commands) {
+                (Ok(name), Some(reason), Some(commands)) => {
+                    let (done, outcome) = oneshot::channel();
+                    let _ = commands.send(Command::Revoke { name, reason, reply: done });
+                    return pass_on(outcome, reply);
+                }
+                (Err(why), ..) => why,
+                (_, None, _) => format!("{reason:?} is no reason to revoke"),
+                (.., None) => "autocert is off".into(),
+            }
+        }
+    };
+    let _ = reply.send(Answer::Failed(failed));
+}
+
+/// Answers with what the keeper says, whenever it says it.
+fn pass_on(outcome: oneshot::Receiver<Result<String, String>>, reply: oneshot::Sender<Answer>) {
+    tokio::spawn(async move {
+        let answer = match outcome.await {
+            Ok(Ok(said)) => Answer::Done(said),
+            Ok(Err(why)) => Answer::Failed(why),
+            Err(_) => Answer::Failed("the configuration has changed meanwhile".into()),
+        };
+        let _ = reply.send(answer);
+    });
+}

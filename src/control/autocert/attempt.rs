@@ -1,0 +1,353 @@
+//! One turn for one name: lock it, look again, decide, act, store what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use crate::clock::Moment;
+use crate::config::autocert::ChallengeKind;
+use crate::name::ServerName;
+use crate::store::layout;
+use crate::store::record::{Attempts, Class};
+
+use super::account::cannot_store;
+use super::ari;
+use super::blocking;
+use super::ca::Ca;
+use super::held::Held;
+use super::http_client::{attended, last_answer};
+use super::order::Ordering;
+use super::plan::{Asked, Facts, Plan, Why, plan};
+use super::stored::{self, Known};
+use super::verdict::Failed;
+
+/// Where a CA has no renewal information it is not looked for again before.
+const NO_RENEWAL_INFORMATION: Duration = Duration::from_secs(24 * 3600);
+
+/// What came of a turn.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Somebody else is at work on the name.
+    Busy,
+    /// Nothing was due any more, or only something small.
+    Nothing,
+    Obtained {
+        why: Why,
+        renewed: bool,
+    },
+    Failed(Failed),
+    /// Nothing was asked of the CA: what must be kept could not be stored, and there is time.
+    CannotStore(Failed),
+}
+
+/// A finished turn.
+pub struct Turn {
+    pub known: Known,
+    pub outcome: Outcome,
+    /// Whether the store took what it was given.
+    pub storable: bool,
+}
+
+/// The facts that decisions about a name are made from.
+pub fn facts<'a>(
+    known: &'a Known,
+    ca: &Ca,
+    asked: Option<Asked>,
+    storable: bool,
+    seed: u64,
+) -> Facts<'a> {
+    static NONE: Attempts = Attempts { failures: 0, last: None };
+    // What only a person could mend is tried again at once when that person changed something.
+    let mended = known
+        .record
+        .attempts
+        .last
+        .as_ref()
+        .is_some_and(|last| last.class == Class::Operator && last.settings != ca.fingerprint);
+    let certificate = known.record.certificate.as_ref();
+    Facts {
+        validity: known.validity(),
+        renewal: certificate.and_then(|certificate| certificate.renewal.as_ref()),
+        ask_renewal_at: certificate
+            .map(|certificate| certificate.ask_renewal_at.unwrap_or(Moment::from_unix_seconds(0))),
+        obtained: certificate.and_then(|certificate| certificate.obtained),
+        revoked: certificate.is_some_and(|certificate| certificate.revoked),
+        open_order: known.record.order.as_ref().is_some_and(|order| order.url.is_some()),
+        attempts: if mended { &NONE } else { &known.record.attempts },
+        asked,
+        storable,
+        seed,
+    }
+}
+
+/// Takes one turn.
+pub async fn take_turn(
+    ca: Arc<Ca>,
+    name: ServerName,
+    known: Known,
+    asked: Option<Asked>,
+    seed: u64,
+) -> Turn {
+    attended(turn(&ca, &name, known, asked, seed)).await
+}
+
+async fn turn(ca: &Ca, name: &ServerName, known: Known, asked: Option<Asked>, seed: u64) -> Turn {
+    let lock = match Held::try_take(&ca.store, layout::issue_lock(name.as_str())).await {
+        Ok(Some(lock)) => Some(lock),
+        Ok(None) => return Turn { known, outcome: Outcome::Busy, storable: true },
+        // Without a store there is nobody to keep out either.
+        Err(error) => {
+            debug!(%name, %error, "no lock");
+            None
+        }
+    };
+    let mut locked = Locked { ca, name, storable: lock.is_some(), known, lock };
+    let outcome = locked.work(asked, seed).await;
+    let Locked { known, lock, storable, .. } = locked;
+    if let Some(lock) = lock {
+        lock.release().await;
+    }
+    Turn { known, outcome, storable }
+}
+
+struct Locked<'a> {
+    ca: &'a Ca,
+    name: &'a ServerName,
+    known: Known,
+    storable: bool,
+    lock: Option<Held>,
+}
+
+impl Locked<'_> {
+    async fn work(&mut self, asked: Option<Asked>, seed: u64) -> Outcome {
+        match self.decide_and_act(asked, seed).await {
+            Ok(outcome) => outcome,
+            Err(failed) => {
+                let attempts = &mut self.known.record.attempts;
+                attempts.failures = attempts.failures.saturating_add(1);
+                attempts.last = Some(failed.at(Moment::now(), &self.ca.fingerprint));
+                self.save().await;
+                Outcome::Failed(failed)
+            }
+        }
+    }
+
+    async fn decide_and_act(&mut self, asked: Option<Asked>, seed: u64) -> Result<Outcome, Failed> {
+        self.look_again().await?;
+        if self.known.unsettled {
+            self.commit().await;
+        }
+        // A revoked certificate that another node has replaced is not asked to be replaced again.
+        let decided = plan(&facts(&self.known, self.ca, asked, true, seed), Moment::now());
+        let why = match decided {
+            Plan::Rest { .. } | Plan::AskOperator { .. } => return Ok(Outcome::Nothing),
+            Plan::AskRenewal { .. } => {
+                self.ask_renewal().await;
+                return Ok(Outcome::Nothing);
+            }
+            Plan::Order { why } | Plan::Resume { why } => why,
+        };
+        // Shows whether the store takes what must be stored before the order is placed.
+        if !self.save().await {
+            let decided = plan(&facts(&self.known, self.ca, asked, false, seed), Moment::now());
+            if !matches!(decided, Plan::Order { .. } | Plan::Resume { .. }) {
+                return Ok(Outcome::CannotStore(Failed::operator(
+                    "private key and order cannot be stored",
+                    "autocert_dir must be ringgate's to write, with space left",
+                )));
+            }
+            warn!(name = %self.name, "ordering although nothing can be stored: there is no time left");
+        }
+        let renewed = self.known.certified.is_some();
+        self.obtain().await?;
+        Ok(Outcome::Obtained { why, renewed })
+    }
+
+    /// What the store says now counts, unless it could not take what we know.
+    async fn look_again(&mut self) -> Result<(), Failed> {
+        let (store, issuer, name) =
+            (self.ca.store.clone(), self.ca.settings.ca.clone(), self.name.clone());
+        let read = blocking(move || stored::read(&*store, &issuer, &name)).await;
+        match read {
+            Ok(found) => {
+                let since = |known: &Known| known.certified.as_ref().map(|one| one.not_before);
+                let is_later = since(&found) > since(&self.known);
+                let is_same = since(&found) == since(&self.known);
+                if is_later || (is_same && !self.known.unsettled) {
+                    self.known = found;
+                } else {
+                    // Somebody emptied the store, or it did not take what we know: it is offered again.
+                    self.known.unsettled = true;
+                    if self.known.record.order.is_none() {
+                        self.known.record.order = found.record.order;
+                    }
+                }
+                Ok(())
+            }
+            Err(_) if self.known.certified.is_some() => {
+                self.storable = false;
+                Ok(())
+            }
+            Err(error) => Err(cannot_store(&error)),
+        }
+    }
+
+    async fn obtain(&mut self) -> Result<(), Failed> {
+        let (account, directory) = self.ca.account().await?;
+        let has_renewal_information = directory.renewal_info.is_some();
+        let replaces = self.known.certified.as_ref().and_then(|certified| {
+            let by = self.known.record.certificate.as_ref().map(|one| one.account.as_str());
+            // Another account's certificate cannot be replaced (RFC 9773 §5).
+            let ours = by.is_none_or(|by| by.is_empty() || by == account.id());
+            ari::identifier(certified.key.cert.first()?).filter(|_| ours)
+        });
+        let kinds = self.kinds()?;
+        let mut last = None;
+        for kind in kinds {
+            if self.lock.as_ref().is_some_and(Held::is_lost) {
+                return Err(Failed::new(
+                    Class::Unreachable,
+                    "another node took the lock of this name",
+                ));
+            }
+            let mut ordering = Ordering {
+                ca: self.ca,
+                account: account.clone(),
+                directory: directory.clone(),
+                name: self.name,
+                record: &mut self.known.record,
+                must_store: self.storable,
+            };
+            match ordering.certificate(kind, replaces.as_deref()).await {
+                Ok(mut certificate) => {
+                    let now = Moment::now();
+                    let pause = if has_renewal_information {
+                        Duration::ZERO
+                    } else {
+                        NO_RENEWAL_INFORMATION
+                    };
+                    certificate.ask_renewal_at = Some(now.plus(pause));
+                    certificate.obtained = Some(now);
+                    self.known.take(self.name, certificate).map_err(|why| {
+                        self.known.record.order = None;
+                        Failed::new(
+                            Class::Unreachable,
+                            format!("what the CA issued cannot be served: {why}"),
+                        )
+                    })?;
+                    self.known.record.order = None;
+                    self.known.record.attempts = Attempts::default();
+                    self.known.record.worked = Some(kind.as_str().into());
+                    self.commit().await;
+                    return Ok(());
+                }
+                Err(failed) if failed.is("accountDoesNotExist") => {
+                    self.ca.account_is_forgotten().await;
+                    return Err(failed);
+                }
+                Err(failed) if last_answer().status == 404 => {
+                    self.ca.directory_is_stale().await;
+                    return Err(failed);
+                }
+                // Another challenge may do where this one does not.
+                Err(failed) if failed.class == Class::Validation => last = Some(failed),
+                Err(failed) => return Err(failed),
+            }
+        }
+        Err(last.unwrap_or_else(|| Failed::new(Class::Validation, "no challenge is left to try")))
+    }
+
+    /// The challenges to try in this turn: all of them at first, then one at a time, for each failure counts
+    /// against the CA's limits. What worked before comes first.
+    fn kinds(&self) -> Result<Vec<ChallengeKind>, Failed> {
+        let mut kinds = self.ca.challenges.clone();
+        if kinds.is_empty() {
+            return Err(Failed::operator(
+                "http-01 is the only one of autocert_challenges and cannot be answered",
+                "set http_redirect_addr to the port that the CA reaches as port 80",
+            ));
+        }
+        let worked = self.known.record.worked.as_deref();
+        kinds.sort_by_key(|kind| Some(kind.as_str()) != worked);
+        Ok(match self.known.record.attempts.failures as usize {
+            0 => kinds,
+            failures => kinds.into_iter().cycle().skip(failures).take(1).collect(),
+        })
+    }
+
+    async fn ask_renewal(&mut self) {
+        let now = Moment::now();
+        let later = now.plus(NO_RENEWAL_INFORMATION);
+        let directory = match self.ca.http.directory() {
+            Some(directory) => directory,
+            None => match self.ca.account().await {
+                Ok((_, directory)) => directory,
+                Err(failed) => {
+                    debug!(name = %self.name, %failed, "no renewal information");
+                    self.set_ask_renewal(now.plus(ari::AFTER_FAILURE));
+                    return;
+                }
+            },
+        };
+        let (validity, certified) = (self.known.validity(), self.known.certified.clone());
+        let id = certified.and_then(|certified| ari::identifier(certified.key.cert.first()?));
+        let (Some(id), Some(validity)) = (id, validity) else {
+            self.set_ask_renewal(later);
+            return;
+        };
+        let before = self.known.record.certificate.as_ref().and_then(|one| one.renewal.clone());
+        let asked =
+            ari::ask(&self.ca.http, &directory, &id, validity.seed, before.as_ref(), now).await;
+        match asked {
+            None => self.set_ask_renewal(later),
+            Some(asked) => {
+                if let Some(why) = asked.failure {
+                    debug!(name = %self.name, why, "no renewal information");
+                }
+                let news = asked.renewal != before;
+                if let Some(certificate) = &mut self.known.record.certificate {
+                    certificate.renewal = asked.renewal;
+                }
+                self.set_ask_renewal(asked.ask_again);
+                if news {
+                    return self.commit().await;
+                }
+            }
+        }
+        self.save().await;
+    }
+
+    fn set_ask_renewal(&mut self, at: Moment) {
+        if let Some(certificate) = &mut self.known.record.certificate {
+            certificate.ask_renewal_at = Some(at);
+        }
+    }
+
+    async fn save(&mut self) -> bool {
+        let (store, record) = (self.ca.store.clone(), self.known.record.clone());
+        let saved = blocking(move || stored::save(&*store, &record)).await;
+        if let Err(error) = &saved {
+            warn!(name = %self.name, %error, "not stored");
+        }
+        self.storable = saved.is_ok();
+        // What the store has not taken is kept in memory and offered again.
+        self.known.unsettled |= saved.is_err();
+        self.storable
+    }
+
+    async fn commit(&mut self) {
+        let store = self.ca.store.clone();
+        let mut known = self.known.clone();
+        let (known, outcome) = blocking(move || {
+            let outcome = stored::commit(&*store, &mut known, Moment::now());
+            (known, outcome)
+        })
+        .await;
+        self.known = known;
+        self.storable = outcome.is_ok();
+        if let Err(error) = outcome {
+            warn!(name = %self.name, %error, "the certificate is served from memory and stored as soon as it can be");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! One issuer as orders see it: how to reach it, the account there, and where its certificates are stored.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use instant_acme::Account;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use crate::clock;
+use crate::config::autocert::{Autocert, ChallengeKind};
+use crate::name::ServerName;
+use crate::snapshot::ChallengeAnswer;
+use crate::store::{Store, layout};
+
+use super::super::publisher::Publisher;
+use super::account;
+use super::directory::Directory;
+use super::http_client::{AcmeHttp, last_answer};
+use super::transport::Transport;
+use super::verdict::{Doing, Failed, judge};
+
+/// How long a directory is believed: long before a CA drops an address that it announced otherwise.
+const DIRECTORY_AGE: Duration = Duration::from_secs(24 * 3600);
+/// For so long a failure to reach the CA stands for all names: a CA that hangs is not waited for by each.
+const FAILURE_AGE: Duration = Duration::from_secs(2);
+
+pub struct Ca {
+    pub settings: Autocert,
+    pub issuer_key: String,
+    pub store: Arc<dyn Store>,
+    pub http: AcmeHttp,
+    pub publisher: Publisher,
+    /// In the order to try.
+    pub challenges: Vec<ChallengeKind>,
+    /// Tells these settings from others.
+    pub fingerprint: String,
+    entered: Mutex<Entered>,
+}
+
+/// Whether and since when there is an account to order with.
+enum Entered {
+    NotYet { forgotten: bool },
+    Failed { failed: Failed, at: Instant, forgotten: bool },
+    Ready { account: Account, at: Instant },
+}
+
+impl Ca {
+    /// `has_http_listener`: HTTP-01 can be answered.
+    pub fn new(
+        settings: Autocert,
+        store: Arc<dyn Store>,
+        transport: Transport,
+        publisher: Publisher,
+        has_http_listener: bool,
+    ) -> Self {
+        let mut challenges = settings.challenges.clone();
+        challenges.retain(|kind| has_http_listener || *kind != ChallengeKind::Http01);
+        let fingerprint = fingerprint(&settings, has_http_listener);
+        Self {
+            fingerprint,
+            issuer_key: layout::issuer_key(&settings.ca),
+            http: AcmeHttp::new(transport, &settings.ca),
+            settings,
+            store,
+            publisher,
+            challenges,
+            entered: Mutex::new(Entered::NotYet { forgotten: false }),
+        }
+    }
+
+    /// The account, and the directory it was entered by.
+    ///
+    /// # Errors
+    /// If the CA cannot be reached or has no account for us.
+    pub async fn account(&self) -> Result<(Account, Directory), Failed> {
+        let mut entered = self.entered.lock().await;
+        let now = clock::steady();
+        let forgotten = match &*entered {
+            Entered::Ready { account, at } if now.duration_since(*at) < DIRECTORY_AGE => {
+                if let Some(directory) = self.http.directory() {
+                    return Ok((account.clone(), directory));
+                }
+                false
+            }
+            Entered::Ready { .. } => false,
+            Entered::Failed { failed, at, .. } if now.duration_since(*at) < FAILURE_AGE => {
+                return Err(failed.clone());
+            }
+            Entered::Failed { forgotten, .. } | Entered::NotYet { forgotten } => *forgotten,
+        };
+        match self.enter(forgotten).await {
+            Ok((account, directory)) => {
+                *entered = Entered::Ready { account: account.clone(), at: clock::steady() };
+                Ok((account, directory))
+            }
+            Err(failed) => {
+                let at = clock::steady();
+                *entered = Entered::Failed { failed: failed.clone(), at, forgotten };
+                Err(failed)
+            }
+        }
+    }
+
+    async fn enter(&self, forgotten: bool) -> Result<(Account, Directory), Failed> {
+        let judged = |error| judge(Doing::Registering, &error, &last_answer());
+        let directory = self.http.fetch_directory().await.map_err(judged)?;
+        if self.settings.profile.is_some() && self.profile(&directory).is_none() {
+            let offered: Vec<_> = directory.meta.profiles.keys().collect();
+            warn!(
+                profile = self.settings.profile,
+                ?offered,
+                "the CA does not list autocert_profile; it is left out"
+            );
+        }
+        let stored = account::obtain(self, &directory, forgotten).await?;
+        let location = stored.location.unwrap_or_default();
+        let key = PrivatePkcs8KeyDer::from(stored.key_pkcs8);
+        let account = Account::builder_with_http(Box::new(self.http.clone()))
+            .from_parts(location, key, self.settings.ca.clone())
+            .await
+            .map_err(judged)?;
+        Ok((account, directory))
+    }
+
+    /// The CA does not know the account (any more): the next order registers it again.
+    pub async fn account_is_forgotten(&self) {
+        *self.entered.lock().await = Entered::NotYet { forgotten: true };
+    }
+
+    /// An address that the directory gave is not there any more: it is fetched anew.
+    pub async fn directory_is_stale(&self) {
+        *self.entered.lock().await = Entered::NotYet { forgotten: false };
+    }
+
+    /// The profile to ask for: the configured one, if the CA lists it.
+    pub fn profile(&self, directory: &Directory) -> Option<&str> {
+        let wanted = self.settings.profile.as_deref()?;
+        directory.meta.profiles.contains_key(wanted).then_some(wanted)
+    }
+
+    /// Publishes the answer to a challenge; it is withdrawn when the guard is dropped.
+    pub fn answer(&self, name: &ServerName, answer: ChallengeAnswer) -> Answering {
+        self.publisher.challenge(name, Some(answer));
+        Answering { publisher: self.publisher.clone(), name: name.clone() }
+    }
+}
+
+/// Of all settings that an order's fate may depend on, secrets included: a digest cannot be read back.
+fn fingerprint(settings: &Autocert, has_http_listener: bool) -> String {
+    let mac_key = settings.external_account.as_ref().map(|account| account.mac_key.as_slice());
+    let text = format!("{settings:?} {has_http_listener} {mac_key:?}");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A challenge that is answered for as long as this lives.
+pub struct Answering {
+    publisher: Publisher,
+    name: ServerName,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.publisher.challenge(&self.name, None);
+    }
+}

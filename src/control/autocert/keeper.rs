@@ -1,0 +1,371 @@
+//! Keeps a certificate for every managed name: an entry for each, and turns taken when something is due.
+//!
+//! A task of its own on the control thread. What it obtains it has stored before it tells the control
+//! plane, which publishes it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instant_acme::RevocationReason;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{self, JoinSet};
+use tracing::{debug, error, info};
+
+use crate::clock::Moment;
+use crate::name::ServerName;
+
+use super::super::certified::Certified;
+use super::attempt::{Outcome, Turn, take_turn};
+use super::ca::Ca;
+use super::entry::{Entry, Reply, SETTLE_PAUSE};
+use super::events::{Event, Events};
+use super::plan::{Asked, Plan};
+use super::revocation;
+use super::status::Status;
+use super::stored::Known;
+
+/// Turns at once. Let's Encrypt allows 300 orders in three hours and answers in about a second: more at
+/// once would only reach its limits sooner.
+const TURNS_AT_ONCE: usize = 16;
+/// How often everything is decided anew: often enough for a clock that jumped and for certificates of
+/// minutes.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long a name waits that somebody else is at work on.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+
+/// A certificate that is served for a name from now on.
+pub struct News {
+    pub name: ServerName,
+    pub certified: Arc<Certified>,
+}
+
+/// What the keeper is to do.
+pub enum Command {
+    /// Keep certificates for these names and no others, with this issuer.
+    Assign {
+        ca: Arc<Ca>,
+        names: Vec<(ServerName, Known)>,
+    },
+    Status(oneshot::Sender<Vec<Status>>),
+    Renew {
+        name: ServerName,
+        force: bool,
+        reply: Reply,
+    },
+    Revoke {
+        name: ServerName,
+        reason: RevocationReason,
+        reply: Reply,
+    },
+}
+
+/// Starts the keeper. It ends when the sender is dropped.
+pub fn start() -> (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<News>) {
+    let (sender, commands) = mpsc::unbounded_channel();
+    let (news, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(
+        Keeper { commands, news, assigned: None, working: JoinSet::new(), workers: HashMap::new() }
+            .run(),
+    );
+    (sender, receiver)
+}
+
+struct Keeper {
+    commands: mpsc::UnboundedReceiver<Command>,
+    news: mpsc::UnboundedSender<News>,
+    assigned: Option<Assigned>,
+    working: JoinSet<Done>,
+    /// Whose work each is, for the case that it panics.
+    workers: HashMap<task::Id, ServerName>,
+}
+
+struct Assigned {
+    ca: Arc<Ca>,
+    events: Events,
+    entries: HashMap<ServerName, Entry>,
+}
+
+/// Work that is done.
+enum Done {
+    Turn {
+        name: ServerName,
+        turn: Box<Turn>,
+    },
+    Revoked {
+        name: ServerName,
+        reason: RevocationReason,
+        outcome: Result<Box<Known>, String>,
+        reply: Reply,
+    },
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        loop {
+            let now = Moment::now();
+            let wake = match &mut self.assigned {
+                Some(assigned) => {
+                    assigned.start_due(&mut self.working, &mut self.workers, now);
+                    assigned.next_wake(now)
+                }
+                None => now.plus(LOOK_EVERY),
+            };
+            let pause = wake.since(now).clamp(Duration::from_millis(200), LOOK_EVERY);
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                Some(done) = self.working.join_next_with_id() => match done {
+                    Ok((id, done)) => {
+                        self.workers.remove(&id);
+                        self.finish(done);
+                    }
+                    Err(panicked) => self.survive(&panicked),
+                },
+                () = tokio::time::sleep(pause) => {
+                    if let Some(assigned) = &mut self.assigned {
+                        assigned.look_at_all(Moment::now());
+                    }
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Assign { ca, names } => self.assign(ca, names),
+            Command::Status(reply) => {
+                let status = self.assigned.as_ref().map(|assigned| assigned.status(Moment::now()));
+                let _ = reply.send(status.unwrap_or_default());
+            }
+            Command::Renew { name, force, reply } => {
+                let entry = self.assigned.as_mut().and_then(|all| all.entries.get_mut(&name));
+                match entry {
+                    Some(entry) => {
+                        entry.asked = Some(if force { Asked::Force } else { Asked::Renew });
+                        entry.wake = Moment::now();
+                        entry.waiting.push(reply);
+                    }
+                    None => drop(reply.send(Err(format!("autocert does not manage {name}")))),
+                }
+            }
+            Command::Revoke { name, reason, reply } => match &self.assigned {
+                Some(assigned) if assigned.entries.contains_key(&name) => {
+                    let ca = assigned.ca.clone();
+                    self.working.spawn(async move {
+                        let outcome = revocation::revoke(ca, name.clone(), reason.clone()).await;
+                        let outcome = outcome.map(Box::new).map_err(|failed| failed.to_string());
+                        Done::Revoked { name, reason, outcome, reply }
+                    });
+                }
+                _ => drop(reply.send(Err(format!("autocert does not manage {name}")))),
+            },
+        }
+    }
+
+    fn assign(&mut self, ca: Arc<Ca>, names: Vec<(ServerName, Known)>) {
+        let now = Moment::now();
+        let before = self.assigned.take();
+        let (mut old, same_issuer) = match before {
+            Some(before) => {
+                let (old, new) = (&before.ca.settings, &ca.settings);
+                let same = old.ca == new.ca && old.dir == new.dir;
+                (before.entries, same)
+            }
+            None => (HashMap::new(), false),
+        };
+        let missing = names.iter().filter(|(_, known)| known.certified.is_none()).count();
+        info!(
+            names = names.len(),
+            without_certificate = missing,
+            issuer = ca.settings.ca,
+            "autocert"
+        );
+        let entries = names.into_iter().map(|(name, known)| {
+            let entry = old.remove(&name).filter(|_| same_issuer);
+            let mut entry = entry.unwrap_or_else(|| Entry::new(&name, known));
+            entry.decide(&ca, now);
+            (name, entry)
+        });
+        let events = Events::new(&ca.settings.ca, ca.settings.hook.as_deref());
+        self.assigned = Some(Assigned { events, entries: entries.collect(), ca });
+    }
+
+    /// A bug met in the work on one name is that name's misfortune alone.
+    fn survive(&mut self, panicked: &task::JoinError) {
+        let name = self.workers.remove(&panicked.id());
+        error!(name = name.as_ref().map(ServerName::as_str), %panicked, "this is a bug, please report it with the log");
+        let entry = name.zip(self.assigned.as_mut());
+        if let Some(entry) = entry.and_then(|(name, all)| all.entries.get_mut(&name)) {
+            entry.at_work = false;
+            entry.wake = Moment::now().plus(SETTLE_PAUSE);
+            entry.answer(Err("it failed by a bug of ringgate; the log says more".into()));
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let Some(assigned) = &mut self.assigned else { return };
+        match done {
+            Done::Turn { name, turn } => {
+                if let Some(news) = assigned.finish_turn(&name, *turn, Moment::now()) {
+                    let _ = self.news.send(News { name, certified: news });
+                }
+            }
+            Done::Revoked { name, reason, outcome, reply } => {
+                let said = outcome.map(|known| {
+                    let reason = format!("{reason:?}");
+                    assigned.events.tell(&name, Event::Revoked { reason });
+                    if let Some(entry) = assigned.entries.get_mut(&name) {
+                        entry.known = *known;
+                        entry.decide(&assigned.ca.clone(), Moment::now());
+                    }
+                    format!("{name} is revoked and will be replaced")
+                });
+                let _ = reply.send(said);
+            }
+        }
+    }
+}
+
+impl Assigned {
+    /// Starts turns for what is due, the most pressing first.
+    fn start_due(
+        &mut self,
+        working: &mut JoinSet<Done>,
+        workers: &mut HashMap<task::Id, ServerName>,
+        now: Moment,
+    ) {
+        let ca = self.ca.clone();
+        let room = TURNS_AT_ONCE.saturating_sub(working.len());
+        let mut due: Vec<(Option<Moment>, ServerName)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.at_work && entry.wake <= now)
+            .map(|(name, entry)| {
+                let ends = entry.known.certified.as_ref().map(|certified| certified.not_after);
+                (ends, name.clone())
+            })
+            .collect();
+        due.sort_unstable();
+        let mut started = 0;
+        for (_, name) in due {
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            if !entry.needs_turn(&ca, now) {
+                entry.decide(&ca, now);
+                continue;
+            }
+            if started == room {
+                break;
+            }
+            started += 1;
+            entry.at_work = true;
+            if let Plan::Order { why } | Plan::Resume { why } = entry.plan(&ca, now)
+                && !std::mem::replace(&mut entry.is_told, true)
+            {
+                self.events.tell(&name, Event::Obtaining { why: why.to_string() });
+            }
+            entry.turn_asked = entry.asked.take();
+            entry.turn_waiting = std::mem::take(&mut entry.waiting);
+            let (ca, known, asked, seed) =
+                (self.ca.clone(), entry.known.clone(), entry.turn_asked, entry.seed);
+            let whose = name.clone();
+            let spawned = working.spawn(async move {
+                let turn = Box::new(take_turn(ca, name.clone(), known, asked, seed).await);
+                Done::Turn { name, turn }
+            });
+            workers.insert(spawned.id(), whose);
+        }
+    }
+
+    fn next_wake(&self, now: Moment) -> Moment {
+        let idle = self.entries.values().filter(|entry| !entry.at_work);
+        idle.map(|entry| entry.wake).min().unwrap_or(now.plus(LOOK_EVERY))
+    }
+
+    fn look_at_all(&mut self, now: Moment) {
+        let ca = self.ca.clone();
+        for entry in self.entries.values_mut().filter(|entry| !entry.at_work) {
+            // What is due takes its turn; a name that waits a moment on purpose goes on waiting.
+            if entry.wake.since(now) > SETTLE_PAUSE {
+                entry.decide(&ca, now);
+            }
+        }
+    }
+
+    fn finish_turn(
+        &mut self,
+        name: &ServerName,
+        turn: Turn,
+        now: Moment,
+    ) -> Option<Arc<Certified>> {
+        let ca = self.ca.clone();
+        // A name that was removed meanwhile: what was obtained is in the store.
+        let entry = self.entries.get_mut(name)?;
+        let Turn { known, outcome, storable } = turn;
+        if known.record.issuer != self.ca.settings.ca {
+            entry.at_work = false;
+            entry.decide(&ca, now);
+            return None;
+        }
+        let before = entry.known.certified.take();
+        let changed = match (&before, &known.certified) {
+            (Some(before), Some(after)) => before.key.cert.first() != after.key.cert.first(),
+            (None, after) => after.is_some(),
+            (Some(_), None) => false,
+        };
+        entry.known = known;
+        // Still served, whatever became of the store.
+        if entry.known.certified.is_none() {
+            entry.known.certified = before;
+        }
+        entry.at_work = false;
+        entry.storable = storable;
+        entry.is_told &= matches!(outcome, Outcome::Busy);
+        match outcome {
+            Outcome::Busy => {
+                debug!(%name, "somebody else is at work on this name");
+                entry.wake = now.plus(BUSY_PAUSE);
+                entry.asked = entry.asked.take().or(entry.turn_asked.take());
+                entry.waiting.append(&mut entry.turn_waiting);
+                return None;
+            }
+            Outcome::Nothing => {
+                entry.answer(Ok(format!(
+                    "{name} needs no renewal (certs renew --force renews it all the same)"
+                )));
+            }
+            Outcome::Obtained { why, renewed } => {
+                entry.said = None;
+                if let Some(certified) = &entry.known.certified {
+                    let not_after = certified.not_after;
+                    let why = why.to_string();
+                    self.events.tell(name, Event::Obtained { renewed, not_after, why });
+                    entry.answer(Ok(format!("{name} has a certificate until {not_after}")));
+                }
+            }
+            Outcome::Failed(failed) | Outcome::CannotStore(failed) => {
+                let failure = failed.at(now, &ca.fingerprint);
+                let repeated = entry.said.as_deref() == Some(&failure.what);
+                entry.said = Some(failure.what.clone());
+                entry.answer(Err(failed.to_string()));
+                entry.decide(&ca, now);
+                let retry_at = Some(entry.wake);
+                let (what, remedy) = (failure.what, failure.remedy);
+                self.events.tell(name, Event::Failed { what, remedy, retry_at, repeated });
+                return changed.then(|| entry.known.certified.clone()).flatten();
+            }
+        }
+        entry.decide(&ca, now);
+        changed.then(|| entry.known.certified.clone()).flatten()
+    }
+
+    fn status(&self, now: Moment) -> Vec<Status> {
+        let mut all: Vec<_> =
+            self.entries.iter().map(|(name, entry)| entry.status(name, &self.ca, now)).collect();
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+}

@@ -1,0 +1,56 @@
+//! Certificates from an ACME issuer, obtained and renewed without anyone's help.
+//!
+//! The life of one certificate: `names` says which names need one; `keeper` has an entry for each and takes
+//! turns (`attempt`) when `plan` says that something is due; `order` gets it; `stored` commits it; the
+//! control plane publishes it.
+
+mod account;
+mod ari;
+mod attempt;
+mod backoff;
+pub mod ca;
+mod challenge;
+mod directory;
+mod entry;
+pub mod events;
+mod held;
+mod http_client;
+pub mod keeper;
+mod keys;
+pub mod names;
+mod order;
+pub mod plan;
+pub mod prepared;
+mod registration;
+mod renewal;
+mod revocation;
+pub mod status;
+mod stored;
+mod transport;
+mod triple;
+mod verdict;
+
+use std::time::Duration;
+
+/// How often a lock that somebody else holds is looked at again: CertMagic's own pace.
+const LOCK_POLL: Duration = Duration::from_secs(1);
+
+use account::cannot_store as store_failed;
+pub use revocation::reason as revocation_reason;
+use verdict::Failed;
+
+/// Runs work that touches the store or computes on the pool of blocking threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and so is whoever waits for this.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn disk(error: std::io::Error) -> Failed {
+    store_failed(&error)
+}

@@ -1,0 +1,368 @@
+//! One certificate, from order to chain: order, authorizations, finalize, download.
+//!
+//! Each thing that must not be lost is stored before the request that depends on it: the private key before
+//! the order, the order's URL before its validation.
+
+use std::time::Duration;
+
+use instant_acme::{
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
+    Identifier, NewOrder, Order, OrderStatus,
+};
+use tracing::{debug, info, warn};
+
+use crate::clock::{self, Moment};
+use crate::config::autocert::ChallengeKind;
+use crate::name::ServerName;
+use crate::snapshot::ChallengeAnswer;
+use crate::store::record::{Certificate, Class, OpenOrder, Record};
+
+use super::blocking;
+use super::ca::Ca;
+use super::challenge::tls_alpn_certificate;
+use super::directory::Directory;
+use super::http_client::last_answer;
+use super::keys;
+use super::stored;
+use super::verdict::{Doing, Failed, judge, judge_problem};
+
+/// instant-acme tries a refused nonce three times; so many times three are enough at a CA that refuses half.
+const NONCE_ROUNDS: usize = 6;
+/// How soon the state of an order is asked for first, and how far apart later.
+const POLL_FIRST: Duration = Duration::from_millis(150);
+const POLL_LONGEST: Duration = Duration::from_secs(5);
+/// How long one validation or one signature is waited for. What takes longer is resumed later.
+const POLL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Repeats a request whose nonce was refused: the CA has done nothing.
+macro_rules! with_fresh_nonces {
+    ($request:expr) => {{
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            match $request.await {
+                Err(Error::Api(problem))
+                    if rounds < NONCE_ROUNDS
+                        && problem.r#type.as_deref()
+                            == Some("urn:ietf:params:acme:error:badNonce") => {}
+                outcome => break outcome,
+            }
+        }
+    }};
+}
+
+/// An order in progress.
+pub struct Ordering<'a> {
+    pub ca: &'a Ca,
+    pub account: Account,
+    pub directory: Directory,
+    pub name: &'a ServerName,
+    pub record: &'a mut Record,
+    /// What cannot be stored ends the order; otherwise it goes on in memory.
+    pub must_store: bool,
+}
+
+impl Ordering<'_> {
+    /// Goes on with the open order, if there is one, else places one, and proves control of the name by
+    /// this challenge. `replaces` identifies the certificate that is renewed.
+    pub async fn certificate(
+        &mut self,
+        kind: ChallengeKind,
+        replaces: Option<&str>,
+    ) -> Result<Certificate, Failed> {
+        let mut order = match self.resume().await? {
+            Some(order) => order,
+            None => self.place(replaces).await?,
+        };
+        if order.state().status == OrderStatus::Pending {
+            let validated = self.validate(&mut order, kind).await;
+            if validated.is_err() {
+                // One invalid authorization is the end of the order (RFC 8555 §7.1.6).
+                self.forget_if_over(&mut order).await;
+            }
+            validated?;
+        }
+        if order.state().status == OrderStatus::Ready {
+            self.finalize(&mut order).await?;
+        }
+        self.download(&mut order).await
+    }
+
+    /// The open order, unless the CA says that it is over.
+    async fn resume(&mut self) -> Result<Option<Order>, Failed> {
+        let Some(url) = self.record.order.as_ref().and_then(|order| order.url.clone()) else {
+            return Ok(None);
+        };
+        match with_fresh_nonces!(self.account.order(url.clone())) {
+            Ok(mut order) => {
+                if order.state().status == OrderStatus::Invalid {
+                    self.forget().await?;
+                    return Ok(None);
+                }
+                info!(name = %self.name, order = url, "order resumed");
+                Ok(Some(order))
+            }
+            Err(error) => {
+                let failed = judge(Doing::Ordering, &error, &last_answer());
+                let gone = matches!(last_answer().status, 403 | 404) || failed.is("malformed");
+                if gone && !failed.is("accountDoesNotExist") {
+                    debug!(name = %self.name, order = url, %error, "the CA does not know the order");
+                    self.forget().await?;
+                    return Ok(None);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    async fn place(&mut self, replaces: Option<&str>) -> Result<Order, Failed> {
+        // A private key that no order was placed with is as good as a new one.
+        if self.record.order.is_none() {
+            let key_type = self.ca.settings.key_type;
+            let private_key =
+                blocking(move || keys::generate(key_type)).await.ok_or_else(|| {
+                    Failed::new(Class::Unreachable, "the system's random source failed")
+                })?;
+            self.record.order = Some(OpenOrder { private_key, url: None, begun: Moment::now() });
+            self.save().await?;
+        }
+        let identifiers = [match self.name.as_ip() {
+            Some(address) => Identifier::Ip(address),
+            None => Identifier::Dns(self.name.as_str().to_owned()),
+        }];
+        let replaces = replaces.filter(|_| self.directory.renewal_info.is_some());
+        let order = match self.new_order(&identifiers, replaces).await {
+            // Whatever the CA has against `replaces` (RFC 9773 §5), it is no reason not to renew.
+            Err(error) if replaces.is_some() && is_about_replaces(&error) => {
+                info!(name = %self.name, %error, "ordering without 'replaces'");
+                self.new_order(&identifiers, None).await
+            }
+            outcome => outcome,
+        };
+        let order = order.map_err(|error| judge(Doing::Ordering, &error, &last_answer()))?;
+        if let Some(open) = &mut self.record.order {
+            open.url = Some(order.url().to_owned());
+        }
+        self.save().await?;
+        Ok(order)
+    }
+
+    async fn new_order(
+        &self,
+        identifiers: &[Identifier],
+        replaces: Option<&str>,
+    ) -> Result<Order, Error> {
+        let build = || {
+            let mut new = NewOrder::new(identifiers);
+            if let Some((authority, serial)) = replaces.and_then(|id| id.split_once('.')) {
+                new = new.replaces(CertificateIdentifier {
+                    authority_key_identifier: authority.into(),
+                    serial: serial.into(),
+                });
+            }
+            match self.ca.profile(&self.directory) {
+                Some(profile) => new.profile(profile),
+                None => new,
+            }
+        };
+        with_fresh_nonces!(self.account.new_order(&build()))
+    }
+
+    /// Proves control of the name, and waits until the CA has seen it.
+    async fn validate(&mut self, order: &mut Order, kind: ChallengeKind) -> Result<(), Failed> {
+        let judged = |error: Error| judge(Doing::Validating, &error, &last_answer());
+        // Fetched here, where a refused nonce can be made good: below they are only handed out.
+        with_fresh_nonces!(async {
+            let mut authorizations = order.authorizations();
+            while let Some(next) = authorizations.next().await {
+                next?;
+            }
+            Ok(())
+        })
+        .map_err(judged)?;
+        let mut answering = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(next) = authorizations.next().await {
+            let mut authorization = next.map_err(judged)?;
+            // A CA may find an authorization of before still valid.
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            let asked = match kind {
+                ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+                ChallengeKind::Http01 => ChallengeType::Http01,
+            };
+            let Some(mut challenge) = authorization.challenge(asked) else {
+                let what = format!("the CA offers no {} for {}", kind.as_str(), self.name);
+                return Err(Failed::new(Class::Validation, what));
+            };
+            let key_authorization = challenge.key_authorization();
+            let answer = match kind {
+                ChallengeKind::TlsAlpn01 => {
+                    let digest = key_authorization.digest();
+                    let key =
+                        tls_alpn_certificate(self.name, digest.as_ref()).ok_or_else(|| {
+                            Failed::new(Class::Unreachable, "the system's random source failed")
+                        })?;
+                    ChallengeAnswer::TlsAlpn01(key)
+                }
+                ChallengeKind::Http01 => ChallengeAnswer::Http01 {
+                    token: challenge.token.as_str().into(),
+                    key_authorization: key_authorization.as_str().into(),
+                },
+            };
+            answering.push(self.ca.answer(self.name, answer));
+            // The CA has been told before if we were killed just then.
+            if challenge.status == ChallengeStatus::Pending {
+                with_fresh_nonces!(challenge.set_ready()).map_err(judged)?;
+            }
+        }
+        let status = self.poll(order, |status| status != OrderStatus::Pending).await?;
+        drop(answering);
+        if status == OrderStatus::Invalid {
+            return Err(self.why_invalid(order, kind).await);
+        }
+        Ok(())
+    }
+
+    /// Asks for the order's state until `done`.
+    async fn poll(
+        &mut self,
+        order: &mut Order,
+        done: impl Fn(OrderStatus) -> bool,
+    ) -> Result<OrderStatus, Failed> {
+        let begun = clock::steady();
+        let mut pause = POLL_FIRST;
+        loop {
+            tokio::time::sleep(pause).await;
+            with_fresh_nonces!(order.refresh())
+                .map_err(|error| judge(Doing::Finalizing, &error, &last_answer()))?;
+            let status = order.state().status;
+            if done(status) {
+                return Ok(status);
+            }
+            let waited = clock::steady().duration_since(begun);
+            let asked = last_answer().retry_after.map(|at| at.since(Moment::now()));
+            pause = asked.unwrap_or((pause * 3 / 2).min(POLL_LONGEST)).max(POLL_FIRST);
+            if waited + pause > POLL_TIMEOUT {
+                let mut failed = Failed::new(
+                    Class::Unreachable,
+                    format!("the CA is not done with the order for {}; it is resumed", self.name),
+                );
+                failed.verdict = super::verdict::Verdict::Retry {
+                    not_before: asked.map(|pause| Moment::now().plus(pause)),
+                };
+                return Err(failed);
+            }
+        }
+    }
+
+    /// The challenge's own error says more than the order's.
+    async fn why_invalid(&self, order: &mut Order, kind: ChallengeKind) -> Failed {
+        let order_error = order.state().error.clone();
+        let mut authorizations = order.authorizations();
+        while let Some(Ok(mut authorization)) = authorizations.next().await {
+            if with_fresh_nonces!(authorization.refresh()).is_err() {
+                break;
+            }
+            let problem = authorization.challenges.iter().find_map(|one| one.error.as_ref());
+            if let Some(problem) = problem {
+                let mut failed = judge_problem(Doing::Validating, problem, &last_answer());
+                failed.what = format!("{}: {}", kind.as_str(), failed.what);
+                return failed;
+            }
+        }
+        match order_error {
+            Some(problem) => judge_problem(Doing::Validating, &problem, &last_answer()),
+            None => {
+                Failed::new(Class::Validation, "the CA calls the order invalid and says no more")
+            }
+        }
+    }
+
+    async fn finalize(&mut self, order: &mut Order) -> Result<(), Failed> {
+        let Some(open) = &self.record.order else {
+            return Err(Failed::new(Class::Unreachable, "the order's private key is gone"));
+        };
+        let (key, name) = (open.private_key.clone(), self.name.clone());
+        let must_staple = self.ca.settings.must_staple;
+        let request = blocking(move || keys::request(&key, &name, must_staple)).await;
+        let Some(request) = request else {
+            self.forget().await?;
+            return Err(Failed::new(Class::Unreachable, "the order's private key is damaged"));
+        };
+        let outcome = with_fresh_nonces!(order.finalize_csr(&request));
+        if let Err(error) = outcome {
+            let failed = judge(Doing::Finalizing, &error, &last_answer());
+            self.forget_if_over(order).await;
+            return Err(failed);
+        }
+        Ok(())
+    }
+
+    async fn download(&mut self, order: &mut Order) -> Result<Certificate, Failed> {
+        if order.state().status == OrderStatus::Processing {
+            let done = |status| matches!(status, OrderStatus::Valid | OrderStatus::Invalid);
+            self.poll(order, done).await?;
+        }
+        if order.state().status == OrderStatus::Invalid {
+            let problem = order.state().error.clone();
+            self.forget().await?;
+            return Err(match problem {
+                Some(problem) => judge_problem(Doing::Finalizing, &problem, &last_answer()),
+                None => Failed::new(
+                    Class::Unreachable,
+                    "the CA calls the order invalid and says no more",
+                ),
+            });
+        }
+        let url = order.state().certificate.clone().unwrap_or_default();
+        let chain = with_fresh_nonces!(order.certificate())
+            .map_err(|error| judge(Doing::Finalizing, &error, &last_answer()))?
+            .ok_or_else(|| Failed::new(Class::Unreachable, "the CA is not done with the order"))?;
+        let private_key = match &self.record.order {
+            Some(open) => open.private_key.clone(),
+            None => String::new(),
+        };
+        Ok(Certificate {
+            chain,
+            private_key,
+            url,
+            account: self.account.id().to_owned(),
+            ..Certificate::default()
+        })
+    }
+
+    /// Forgets the order if the CA says that it is over, so that the next attempt places another.
+    async fn forget_if_over(&mut self, order: &mut Order) {
+        let refreshed = with_fresh_nonces!(order.refresh());
+        let over = refreshed.is_ok_and(|state| state.status == OrderStatus::Invalid);
+        if over && let Err(failed) = self.forget().await {
+            warn!(name = %self.name, %failed, "an order that is over is not forgotten");
+        }
+    }
+
+    async fn forget(&mut self) -> Result<(), Failed> {
+        self.record.order = None;
+        self.save().await
+    }
+
+    async fn save(&self) -> Result<(), Failed> {
+        let (store, record) = (self.ca.store.clone(), self.record.clone());
+        match blocking(move || stored::save(&*store, &record)).await {
+            Err(error) if self.must_store => Err(super::account::cannot_store(&error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_about_replaces(error: &Error) -> bool {
+    let Error::Api(problem) = error else { return false };
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    let status = problem.status.unwrap_or_else(|| last_answer().status);
+    let detail = problem.detail.as_deref().unwrap_or_default().to_lowercase();
+    kind.ends_with(":alreadyReplaced")
+        || status == 409
+        || detail.contains("replace")
+        || (status == 404 && !kind.ends_with(":accountDoesNotExist"))
+}

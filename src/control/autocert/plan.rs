@@ -1,0 +1,365 @@
+//! What to do next for a name: rest, ask for renewal information, order, resume, or wait for a person. Pure.
+
+use std::fmt;
+
+use crate::clock::Moment;
+use crate::store::record::{Attempts, Class, Renewal};
+
+use super::backoff;
+use super::renewal::{Basis, Validity, last_resort, not_again_before, renewed_at};
+
+/// All that the decision is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Of the certificate that is served.
+    pub validity: Option<Validity>,
+    pub renewal: Option<&'a Renewal>,
+    /// When renewal information is to be asked for; `None` where the issuer has none.
+    pub ask_renewal_at: Option<Moment>,
+    /// When it was obtained.
+    pub obtained: Option<Moment>,
+    pub revoked: bool,
+    /// An order has been placed and is not finished.
+    pub open_order: bool,
+    pub attempts: &'a Attempts,
+    /// An operator asked for a renewal now.
+    pub asked: Option<Asked>,
+    /// Private keys and order URLs can be stored before they are needed.
+    pub storable: bool,
+    /// Spreads names that have no certificate yet.
+    pub seed: u64,
+}
+
+/// How an operator asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Now, whatever failed before.
+    Renew,
+    /// Also if the certificate is not due.
+    Force,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    Rest {
+        until: Moment,
+        why: Why,
+    },
+    AskRenewal {
+        why: Why,
+    },
+    Order {
+        why: Why,
+    },
+    /// An order that was begun, for the reason that made it.
+    Resume {
+        why: Why,
+    },
+    /// Nothing but a person helps; it is tried again at `until` all the same.
+    AskOperator {
+        until: Moment,
+    },
+}
+
+/// The reason of a plan, in words for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    NoCertificate,
+    Expired,
+    Revoked,
+    Asked,
+    Window,
+    Lifetime,
+    LastResort,
+    NotDue,
+    FailedBefore,
+    CannotStore,
+    RenewalInformation,
+    NotYetValid,
+    JustObtained,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCertificate => "there is no certificate",
+            Self::Expired => "the certificate has expired",
+            Self::Revoked => "the certificate is revoked",
+            Self::Asked => "an operator asked for it",
+            Self::Window => "the issuer's renewal window",
+            Self::Lifetime => "the last part of the lifetime",
+            Self::LastResort => "the last tenth of the lifetime",
+            Self::NotDue => "the certificate is not due",
+            Self::FailedBefore => "a pause after failures",
+            Self::CannotStore => "private key and order cannot be stored",
+            Self::RenewalInformation => "renewal information is due",
+            Self::JustObtained => "it was obtained a moment ago; check this machine's clock",
+            Self::NotYetValid => "by this machine's clock the certificate is not valid yet",
+        })
+    }
+}
+
+/// Decides. The answer to the same facts at the same time is the same.
+pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
+    let due = due(facts, now);
+    if let Err((until, why)) = due {
+        return match facts.ask_renewal_at {
+            Some(at) if at <= now => Plan::AskRenewal { why: Why::RenewalInformation },
+            Some(at) => Plan::Rest { until: until.min(at), why },
+            None => Plan::Rest { until, why },
+        };
+    }
+    let Ok((why, horizon)) = due else { return Plan::AskOperator { until: now } };
+    if let (Some(validity), Some(obtained)) = (&facts.validity, facts.obtained) {
+        let again = not_again_before(validity, obtained);
+        // Where the clock was set back since, the moment says nothing.
+        let wanted = matches!(why, Why::Revoked | Why::Asked);
+        if obtained <= now && now < again && !wanted {
+            return Plan::Rest { until: again, why: Why::JustObtained };
+        }
+    }
+    if facts.asked.is_none() {
+        let retry = backoff::due(facts.attempts, horizon, facts.seed, now);
+        if retry > now {
+            let class = facts.attempts.last.as_ref().map(|last| last.class);
+            return match class {
+                Some(Class::Operator) => Plan::AskOperator { until: retry },
+                _ => Plan::Rest { until: retry, why: Why::FailedBefore },
+            };
+        }
+    }
+    if facts.open_order {
+        return Plan::Resume { why };
+    }
+    // An order whose private key or URL is lost with a crash is an order too many, so there is time.
+    if let Some(validity) = &facts.validity
+        && !facts.storable
+        && now < last_resort(validity)
+    {
+        return Plan::Rest { until: last_resort(validity), why: Why::CannotStore };
+    }
+    Plan::Order { why }
+}
+
+/// Why a new certificate is due now and by when it is wanted, or until when and why it is not.
+fn due(facts: &Facts<'_>, now: Moment) -> Result<(Why, Option<Moment>), (Moment, Why)> {
+    let Some(validity) = &facts.validity else { return Ok((Why::NoCertificate, None)) };
+    let by_end = Some(validity.not_after);
+    if facts.revoked {
+        return Ok((Why::Revoked, None));
+    }
+    if now > validity.not_after {
+        return Ok((Why::Expired, None));
+    }
+    if facts.asked == Some(Asked::Force) {
+        return Ok((Why::Asked, by_end));
+    }
+    let (at, basis) = renewed_at(validity, facts.renewal);
+    if now < at {
+        let why = if now < validity.not_before { Why::NotYetValid } else { Why::NotDue };
+        return Err((at, why));
+    }
+    Ok(match basis {
+        Basis::Lifetime => (Why::Lifetime, by_end),
+        Basis::LastResort => (Why::LastResort, by_end),
+        // While the window lasts the order is exempt from limits: retries belong into it.
+        Basis::Window => {
+            let end = facts.renewal.map(|renewal| renewal.end).filter(|end| *end > now);
+            (Why::Window, end.or(by_end))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::record::Failure;
+    use proptest::prelude::*;
+
+    const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn validity(begun_days_ago: u32, days: u32) -> Validity {
+        let not_before = NOW.minus(begun_days_ago * DAY);
+        Validity { not_before, not_after: not_before.plus(days * DAY), seed: 5 }
+    }
+
+    fn renewal(from: i64, to: i64) -> Renewal {
+        let at = |hours: i64| Moment::from_unix_seconds(NOW.unix_seconds() + hours * 3600);
+        Renewal {
+            id: "a.b".into(),
+            start: at(from),
+            end: at(to),
+            selected: at(from),
+            explanation: None,
+        }
+    }
+
+    fn failed(class: Class, failures: u32, ago: Duration) -> Attempts {
+        let (what, settings) = (String::new(), String::new());
+        let (at, remedy) = (NOW.minus(ago), None);
+        let last = Failure { at, class, what, remedy, not_before: None, settings };
+        Attempts { failures, last: Some(last) }
+    }
+
+    fn facts(validity: Option<Validity>, attempts: &Attempts) -> Facts<'_> {
+        Facts {
+            validity,
+            renewal: None,
+            ask_renewal_at: None,
+            obtained: None,
+            revoked: false,
+            open_order: false,
+            attempts,
+            asked: None,
+            storable: true,
+            seed: 9,
+        }
+    }
+
+    #[test]
+    fn each_situation_has_its_plan_and_reason() {
+        let none = Attempts::default();
+        let unreachable = failed(Class::Unreachable, 3, Duration::from_secs(10));
+        let operator = failed(Class::Operator, 1, Duration::from_secs(10));
+        let (fresh, old) = (Some(validity(1, 90)), Some(validity(70, 90)));
+        let (in_window, before_window) = (renewal(-1, 40), renewal(20, 40));
+        let base = facts(fresh, &none);
+        let cases: [(&str, Facts<'_>, Plan); 14] = [
+            ("new", facts(None, &none), Plan::Order { why: Why::NoCertificate }),
+            ("old", facts(old, &none), Plan::Order { why: Why::Lifetime }),
+            ("over", facts(Some(validity(91, 90)), &none), Plan::Order { why: Why::Expired }),
+            ("revoked", Facts { revoked: true, ..base }, Plan::Order { why: Why::Revoked }),
+            (
+                "begun",
+                Facts { open_order: true, ..facts(None, &none) },
+                Plan::Resume { why: Why::NoCertificate },
+            ),
+            (
+                "forced",
+                Facts { asked: Some(Asked::Force), ..base },
+                Plan::Order { why: Why::Asked },
+            ),
+            (
+                "in the window",
+                Facts { renewal: Some(&in_window), ..base },
+                Plan::Order { why: Why::Window },
+            ),
+            (
+                "before the window, old or not",
+                Facts { renewal: Some(&before_window), ..facts(old, &none) },
+                Plan::Rest { until: before_window.selected, why: Why::NotDue },
+            ),
+            (
+                "ask the issuer",
+                Facts { ask_renewal_at: Some(NOW), ..base },
+                Plan::AskRenewal { why: Why::RenewalInformation },
+            ),
+            (
+                "ask the issuer later",
+                Facts { ask_renewal_at: Some(NOW.plus(DAY)), ..base },
+                Plan::Rest { until: NOW.plus(DAY), why: Why::NotDue },
+            ),
+            (
+                "failed and asked for",
+                Facts { asked: Some(Asked::Renew), ..facts(None, &unreachable) },
+                Plan::Order { why: Why::NoCertificate },
+            ),
+            (
+                "cannot store",
+                Facts { storable: false, ..facts(old, &none) },
+                Plan::Rest {
+                    until: validity(70, 90).not_after.minus(9 * DAY),
+                    why: Why::CannotStore,
+                },
+            ),
+            (
+                "cannot store and must",
+                Facts { storable: false, ..facts(Some(validity(82, 90)), &none) },
+                Plan::Order { why: Why::Lifetime },
+            ),
+            (
+                "not asked again though not due",
+                Facts { asked: Some(Asked::Renew), ..base },
+                Plan::Rest { until: renewed_at(&validity(1, 90), None).0, why: Why::NotDue },
+            ),
+        ];
+        for (what, facts, expected) in cases {
+            assert_eq!(plan(&facts, NOW), expected, "{what}");
+        }
+        let Plan::Rest { until, why: Why::FailedBefore } = plan(&facts(None, &unreachable), NOW)
+        else {
+            panic!()
+        };
+        assert!(until > NOW);
+        assert!(matches!(plan(&facts(None, &operator), NOW), Plan::AskOperator { .. }));
+    }
+
+    #[test]
+    fn what_is_due_the_moment_it_is_there_is_not_ordered_over_and_over() {
+        let none = Attempts::default();
+        let past = renewal(-48, -24);
+        let incident = Facts { renewal: Some(&past), ..facts(Some(validity(1, 90)), &none) };
+        let just = Facts { obtained: Some(NOW.minus(DAY / 24)), ..incident };
+        let again = NOW.minus(DAY / 24).plus(DAY);
+        assert_eq!(plan(&just, NOW), Plan::Rest { until: again, why: Why::JustObtained });
+        assert_eq!(plan(&just, again), Plan::Order { why: Why::Window });
+        // By a clock that is a year ahead everything has expired.
+        let ahead =
+            Facts { obtained: Some(NOW.plus(364 * DAY)), ..facts(Some(validity(1, 90)), &none) };
+        assert!(matches!(
+            plan(&ahead, NOW.plus(364 * DAY)),
+            Plan::Rest { why: Why::JustObtained, .. }
+        ));
+        assert!(matches!(plan(&ahead, NOW.plus(100 * DAY)), Plan::Order { why: Why::Expired }));
+        let revoked = Facts { revoked: true, ..just };
+        assert_eq!(plan(&revoked, NOW), Plan::Order { why: Why::Revoked });
+    }
+
+    #[test]
+    fn a_clock_that_jumps_by_days_breaks_nothing() {
+        let none = Attempts::default();
+        let fresh = facts(Some(validity(1, 90)), &none);
+        let early = plan(&fresh, NOW.minus(5 * DAY));
+        assert!(matches!(early, Plan::Rest { why: Why::NotYetValid, .. }), "{early:?}");
+        assert_eq!(plan(&fresh, NOW.plus(300 * DAY)), Plan::Order { why: Why::Expired });
+        // A failure that lies in the future of a clock that was set back delays no more than its pause.
+        let ahead = failed(Class::Unreachable, 1, Duration::ZERO);
+        let Plan::Rest { until, .. } = plan(&facts(None, &ahead), NOW.minus(9 * DAY)) else {
+            panic!()
+        };
+        assert!(until.since(NOW.minus(9 * DAY)) < Duration::from_secs(10));
+    }
+
+    proptest! {
+        #[test]
+        fn a_rest_ends_in_the_future_and_every_plan_is_stable(
+            begun in 0u32..200, days in 1u32..200, failures in 0u32..20, ago in 0u64..1_000_000,
+            class in 0usize..4, revoked in any::<bool>(), open in any::<bool>(), storable in any::<bool>(),
+            has in any::<bool>(), ask in proptest::option::of(-100_000i64..100_000), seed in any::<u64>(),
+            window in proptest::option::of((-1000i64..1000, -1000i64..1000)),
+        ) {
+            let class = [Class::Unreachable, Class::Validation, Class::Limited, Class::Operator][class];
+            let attempts = failed(class, failures, Duration::from_secs(ago));
+            let window = window.map(|(from, to)| renewal(from, to));
+            let facts = Facts {
+                validity: has.then(|| validity(begun, days)),
+                renewal: window.as_ref(),
+                ask_renewal_at: ask.map(|seconds| Moment::from_unix_seconds(NOW.unix_seconds() + seconds)),
+                obtained: None, revoked, open_order: open, attempts: &attempts, asked: None, storable, seed,
+            };
+            let decided = plan(&facts, NOW);
+            if let Plan::Rest { until, .. } | Plan::AskOperator { until } = decided {
+                prop_assert!(until > NOW);
+                // Nothing but more time is needed to get on.
+                prop_assert_ne!(plan(&facts, until), decided);
+            }
+            prop_assert_eq!(plan(&facts, NOW), decided);
+            if let Plan::Order { .. } | Plan::Resume { .. } = decided {
+                prop_assert!(facts.validity.is_none_or(|held| revoked || NOW >= renewed_at(&held, facts.renewal).0));
+            }
+        }
+    }
+}

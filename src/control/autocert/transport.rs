@@ -1,0 +1,261 @@
+//! One HTTPS exchange with a CA: a deadline over all of it, a bounded body, and errors that say which step
+//! failed.
+//!
+//! Each exchange has a connection of its own. An idle one that the server closes just then would turn a
+//! request that was never sent into an answer that may have been lost.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::autocert::Proxy;
+
+/// From resolving the name to the last byte. Let's Encrypt answers within a second; a loaded private CA
+/// that signs with an HSM within ten.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// To connect to one address: a lost SYN is sent again after 1 and after 3 seconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest answer is a chain; ten RSA certificates are under 32 KiB.
+const LONGEST_BODY: usize = 256 * 1024;
+/// The longest answer of a proxy to CONNECT.
+const LONGEST_PROXY_ANSWER: usize = 8 * 1024;
+
+/// Why an exchange failed, told where it happened.
+#[derive(Debug)]
+pub struct Trouble {
+    pub what: String,
+    pub remedy: Option<String>,
+}
+
+impl Trouble {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: None }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+/// How to reach CAs: which roots to trust, and through which proxy.
+#[derive(Clone)]
+pub struct Transport {
+    tls: Arc<ClientConfig>,
+    proxy: Option<Proxy>,
+}
+
+impl Transport {
+    /// Trusts the system's roots and those of `extra_roots`, which is PEM. Also returns what was wrong with
+    /// roots that cannot be used.
+    ///
+    /// # Errors
+    /// If nothing at all can be trusted.
+    pub fn new(extra_roots: &[u8], proxy: Option<Proxy>) -> Result<(Self, Vec<String>), String> {
+        let mut roots = RootCertStore::empty();
+        let mut notes = Vec::new();
+        let system = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(system.certs);
+        if roots.is_empty() {
+            let why = system.errors.first().map_or_else(String::new, |error| format!(": {error}"));
+            notes.push(format!(
+                "this system has no root certificates{why}; install the package ca-certificates"
+            ));
+        }
+        for der in CertificateDer::pem_slice_iter(extra_roots) {
+            let added = der
+                .map_err(|error| error.to_string())
+                .and_then(|der| roots.add(der.into_owned()).map_err(|error| error.to_string()));
+            if let Err(why) = added {
+                notes.push(format!("a root of autocert_trusted_ca cannot be used: {why}"));
+            }
+        }
+        if roots.is_empty() {
+            return Err(notes.join("; "));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok((Self { tls: Arc::new(tls), proxy }, notes))
+    }
+
+    /// Sends a request to an absolute https URL and receives all of the answer.
+    pub async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Trouble> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        match tokio::time::timeout(EXCHANGE_TIMEOUT, self.exchange_in_time(request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Trouble::new(format!(
+                "{host} did not answer within {} s",
+                EXCHANGE_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    async fn exchange_in_time(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Trouble> {
+        let (mut parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
+        let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(Trouble::new(format!("{uri} is no https URL")));
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let port = authority.port_u16().unwrap_or(443);
+        let place = authority.as_str();
+
+        let tcp = self.connect(host, port).await?;
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Trouble::new(format!("{host:?} is no name of a server")))?;
+        let tls = TlsConnector::from(self.tls.clone())
+            .connect(name, tcp)
+            .await
+            .map_err(|error| tls_trouble(place, &error))?;
+
+        // The origin form: HTTP/1.1 to the server itself.
+        parts.uri = uri
+            .path_and_query()
+            .map_or("/", |path| path.as_str())
+            .parse()
+            .map_err(|error| Trouble::new(format!("{uri} cannot be asked for: {error}")))?;
+        let host_value = HeaderValue::from_str(place)
+            .map_err(|_| Trouble::new(format!("{place:?} is no name of a server")))?;
+        parts.headers.insert(HOST, host_value);
+        let request = Request::from_parts(parts, Full::new(body));
+        let failed =
+            |error: hyper::Error| Trouble::new(format!("{place} broke off: {}", innermost(&error)));
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(failed)?;
+        let answered = async {
+            let (parts, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+            let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    Trouble::new(format!("{place} answered with more than {LONGEST_BODY} bytes"))
+                } else {
+                    Trouble::new(format!("{place} broke off in the middle of its answer: {error}"))
+                }
+            })?;
+            Ok(Response::from_parts(parts, body.to_bytes()))
+        };
+        tokio::pin!(answered);
+        // The connection ends first when the server closes it; what it sent before is still to be read.
+        tokio::select! {
+            biased;
+            outcome = &mut answered => outcome,
+            _ = connection => answered.await,
+        }
+    }
+
+    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Trouble> {
+        match self.proxy.as_ref().filter(|proxy| proxy.serves(host)) {
+            None => connect(host, port).await,
+            Some(proxy) => {
+                let tcp = connect(&proxy.host, proxy.port).await.map_err(|trouble| {
+                    Trouble::new(format!("the proxy of HTTPS_PROXY: {trouble}"))
+                })?;
+                tunnel(tcp, proxy, host, port).await
+            }
+        }
+    }
+}
+
+async fn connect(host: &str, port: u16) -> Result<TcpStream, Trouble> {
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| Trouble::new(format!("{host} does not resolve: {error}")))?;
+    let mut last = Trouble::new(format!("{host} resolves to no address"));
+    for address in addresses {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => {
+                // Small messages that wait for each other; without this it is only slower.
+                let _ = tcp.set_nodelay(true);
+                return Ok(tcp);
+            }
+            Ok(Err(error)) => {
+                last = Trouble::new(format!("cannot connect to {host} ({address}): {error}"))
+            }
+            Err(_) => {
+                let seconds = CONNECT_TIMEOUT.as_secs();
+                last =
+                    Trouble::new(format!("{host} ({address}) did not accept within {seconds} s"));
+            }
+        }
+    }
+    Err(last)
+}
+
+/// RFC 9110 §9.3.6.
+async fn tunnel(
+    mut tcp: TcpStream,
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+) -> Result<TcpStream, Trouble> {
+    let broken =
+        |error: io::Error| Trouble::new(format!("the proxy of HTTPS_PROXY broke off: {error}"));
+    let target =
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+    if let Some(credentials) = &proxy.credentials {
+        head.push_str(&format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(credentials)));
+    }
+    head.push_str("\r\n");
+    tcp.write_all(head.as_bytes()).await.map_err(broken)?;
+    let mut answer = Vec::new();
+    // Byte by byte: what follows belongs to TLS.
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() >= LONGEST_PROXY_ANSWER {
+            return Err(Trouble::new("the proxy of HTTPS_PROXY answered with too much"));
+        }
+        answer.push(tcp.read_u8().await.map_err(broken)?);
+    }
+    let first = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let first = String::from_utf8_lossy(first);
+    let status = first.split(' ').nth(1).unwrap_or_default();
+    if status.len() == 3 && status.starts_with('2') {
+        return Ok(tcp);
+    }
+    Err(Trouble::new(format!("the proxy of HTTPS_PROXY refuses to connect to {target}: {first}")))
+}
+
+fn tls_trouble(place: &str, error: &io::Error) -> Trouble {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let remedy = matches!(tls, Some(rustls::Error::InvalidCertificate(_))).then(|| {
+        "if this is the CA that you mean, name its root with autocert_trusted_ca_file; else check autocert_ca and the machine's clock".to_owned()
+    });
+    match remedy {
+        Some(remedy) => Trouble {
+            what: format!("{place} has a certificate that is not trusted: {error}"),
+            remedy: Some(remedy),
+        },
+        None => Trouble::new(format!("no TLS with {place}: {error}")),
+    }
+}
+
+/// hyper's own words say little; the cause beneath them does.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}

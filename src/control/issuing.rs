@@ -1,0 +1,121 @@
+//! What autocert has obtained, and the keeper's leash: which names it keeps certificates for now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::clock::Moment;
+use crate::config::Config;
+use crate::name::ServerName;
+
+use super::autocert::ca::Ca;
+use super::autocert::keeper::{self, Command, News};
+use super::autocert::names::managed;
+use super::autocert::prepared::PreparedAutocert;
+use super::certified::Certified;
+use super::publisher::Publisher;
+
+/// The control plane's side of autocert.
+pub struct Issuing {
+    issued: HashMap<ServerName, Arc<Certified>>,
+    names: Vec<ServerName>,
+    keeper: Option<Keeper>,
+    ca: Option<Arc<Ca>>,
+}
+
+struct Keeper {
+    commands: mpsc::UnboundedSender<Command>,
+    news: mpsc::UnboundedReceiver<News>,
+}
+
+impl Issuing {
+    /// Begins with what is stored.
+    pub fn new(prepared: Option<&PreparedAutocert>) -> Self {
+        let mut issuing =
+            Self { issued: HashMap::new(), names: Vec::new(), keeper: None, ca: None };
+        issuing.adopt(prepared);
+        issuing
+    }
+
+    /// The certificates by name.
+    pub fn issued(&self) -> &HashMap<ServerName, Arc<Certified>> {
+        &self.issued
+    }
+
+    pub fn commands(&self) -> Option<&mpsc::UnboundedSender<Command>> {
+        self.keeper.as_ref().map(|keeper| &keeper.commands)
+    }
+
+    /// Keeps what is in memory for names that stay and takes what is stored for the others.
+    pub fn adopt(&mut self, prepared: Option<&PreparedAutocert>) {
+        let mut before = std::mem::take(&mut self.issued);
+        let same = self
+            .ca
+            .as_ref()
+            .zip(prepared)
+            .is_some_and(|(ca, prepared)| ca.settings.ca == prepared.settings.ca);
+        let names = prepared.map(|prepared| prepared.names.as_slice()).unwrap_or_default();
+        self.names = names.iter().map(|(name, _)| name.clone()).collect();
+        for (name, known) in names {
+            // Another issuer's certificate is served until there is one of the new issuer.
+            let kept = before.remove(name).filter(|_| same || known.certified.is_none());
+            if let Some(certified) = kept.or_else(|| known.certified.clone()) {
+                self.issued.insert(name.clone(), certified);
+            }
+        }
+    }
+
+    /// Tells the keeper what to keep; starts it if there is none. Within the runtime.
+    pub fn assign(
+        &mut self,
+        prepared: Option<&PreparedAutocert>,
+        publisher: &Publisher,
+        has_plain_listener: bool,
+    ) {
+        let Some(prepared) = prepared else {
+            self.keeper = None;
+            self.ca = None;
+            return;
+        };
+        // With the same settings the account and what is known of the CA stay.
+        let ca =
+            self.ca.take().filter(|ca| ca.settings == prepared.settings).unwrap_or_else(|| {
+                Arc::new(Ca::new(
+                    prepared.settings.clone(),
+                    prepared.store.clone(),
+                    prepared.transport.clone(),
+                    publisher.clone(),
+                    has_plain_listener,
+                ))
+            });
+        self.ca = Some(ca.clone());
+        let keeper = self.keeper.get_or_insert_with(|| {
+            let (commands, news) = keeper::start();
+            Keeper { commands, news }
+        });
+        // The keeper ends only when we let go of this end.
+        let _ = keeper.commands.send(Command::Assign { ca, names: prepared.names.clone() });
+    }
+
+    /// Whether another set of names is to be kept by now, for certificates by hand near their end.
+    pub fn is_to_change(&self, config: &Config, by_hand: &[Arc<Certified>], now: Moment) -> bool {
+        let Some(autocert) = &config.autocert else { return false };
+        managed(config, autocert, by_hand, now).names != self.names
+    }
+
+    /// Waits until a certificate is obtained, and takes it. May be dropped and called again.
+    pub async fn changed(&mut self) {
+        match &mut self.keeper {
+            Some(keeper) => match keeper.news.recv().await {
+                Some(News { name, certified }) => {
+                    if self.names.binary_search(&name).is_ok() {
+                        self.issued.insert(name, certified);
+                    }
+                }
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}

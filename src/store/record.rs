@@ -1,0 +1,174 @@
+//! What is known of one name and one issuer: the object whose atomic write is the commit.
+//!
+//! It holds the chain with its private key, the order that is open, and what went wrong lately, so that
+//! neither a crash nor a restart forgets an order or asks a CA again too soon.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Moment;
+
+/// Raised when an older ringgate could not understand what a newer one wrote.
+const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    version: u32,
+    pub name: String,
+    /// The issuer's directory URL.
+    pub issuer: String,
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+    #[serde(default)]
+    pub order: Option<OpenOrder>,
+    #[serde(default)]
+    pub attempts: Attempts,
+    /// The challenge that last proved control of the name.
+    #[serde(default)]
+    pub worked: Option<String>,
+    /// What lies in CertMagic's three files, as far as we wrote it: whatever else is found there is
+    /// somebody else's.
+    #[serde(default)]
+    pub written: Vec<String>,
+}
+
+/// A certificate that is served.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// PEM, as the issuer sent it.
+    pub chain: String,
+    /// PEM.
+    pub private_key: String,
+    #[serde(default)]
+    pub url: String,
+    /// The URL of the account that ordered it.
+    #[serde(default)]
+    pub account: String,
+    /// When we got it; `None` for one that was found.
+    #[serde(default)]
+    pub obtained: Option<Moment>,
+    #[serde(default)]
+    pub revoked: bool,
+    #[serde(default)]
+    pub renewal: Option<Renewal>,
+    /// When to ask for renewal information (again).
+    #[serde(default)]
+    pub ask_renewal_at: Option<Moment>,
+}
+
+/// The issuer's renewal information (RFC 9773 §4.2) and the time chosen by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// The certificate's identifier (RFC 9773 §4.1).
+    pub id: String,
+    pub start: Moment,
+    pub end: Moment,
+    pub selected: Moment,
+    #[serde(default)]
+    pub explanation: Option<String>,
+}
+
+/// An order that has begun: its private key is stored before the order is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenOrder {
+    /// PEM.
+    pub private_key: String,
+    /// Known once the issuer has answered.
+    #[serde(default)]
+    pub url: Option<String>,
+    pub begun: Moment,
+}
+
+/// What went wrong since the last success.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    /// Failures in a row.
+    #[serde(default)]
+    pub failures: u32,
+    #[serde(default)]
+    pub last: Option<Failure>,
+}
+
+/// One failure, with what it says about the next attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub at: Moment,
+    pub class: Class,
+    pub what: String,
+    /// What an operator can do, if that is needed.
+    #[serde(default)]
+    pub remedy: Option<String>,
+    /// The issuer asked not to be asked before.
+    #[serde(default)]
+    pub not_before: Option<Moment>,
+    /// Tells the settings that it failed with from others: a person who changed them may have mended it.
+    #[serde(default)]
+    pub settings: String,
+}
+
+/// What kind of failure it was: each has its own patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// The issuer could not be asked, or was at a loss itself. Costs nothing to try again.
+    Unreachable,
+    /// Control of the name was not proved. Counts against the issuer's limits.
+    Validation,
+    /// The issuer has had enough of us for a while.
+    Limited,
+    /// Only a person can mend it.
+    Operator,
+}
+
+impl Record {
+    pub fn new(name: &str, issuer: &str) -> Self {
+        Self { version: VERSION, name: name.into(), issuer: issuer.into(), ..Self::default() }
+    }
+
+    /// Reads a record; `None` if it is damaged or of a version to come.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|record: &Self| record.version == VERSION)
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        // Strings and numbers only: it cannot fail.
+        serde_json::to_vec_pretty(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_record_reads_back() {
+        let mut record = Record::new("a.example", "https://ca.example/dir");
+        record.order = Some(OpenOrder {
+            private_key: "key".into(),
+            url: Some("https://ca.example/order/1".into()),
+            begun: Moment::from_unix_seconds(1),
+        });
+        record.attempts = Attempts {
+            failures: 2,
+            last: Some(Failure {
+                at: Moment::from_unix_seconds(2),
+                class: Class::Limited,
+                what: "too many".into(),
+                remedy: None,
+                not_before: Some(Moment::from_unix_seconds(3)),
+                settings: "x".into(),
+            }),
+        };
+        record.certificate = Some(Certificate { chain: "chain".into(), ..Certificate::default() });
+        assert_eq!(Record::decode(&record.encode()), Some(record.clone()));
+        record.version += 1;
+        assert_eq!(Record::decode(&record.encode()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_records_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Record::decode(&bytes), None);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A CA that is down, hangs, refuses or talks nonsense, and validations that fail: each is survived, said,
+//! and tried again in its own time.
+
+use std::time::Duration;
+
+use crate::harness::autocert::{arguments_for, leaf, start, start_again, wait_for_certificate};
+use crate::harness::{
+    AcmeFaults, Fault, Pebble, PebbleOptions, RetryAfter, Ringgate, Role, When, wait_for,
+};
+
+fn behind_faults() -> (Pebble, AcmeFaults) {
+    let pebble = Pebble::start(PebbleOptions::default());
+    let faults = AcmeFaults::start(&pebble);
+    (pebble, faults)
+}
+
+fn start_behind(pebble: &Pebble, faults: &AcmeFaults, names: &[&str]) -> Ringgate {
+    start_again(arguments_for(pebble, &faults.directory_url(), names, &[]), None)
+}
+
+#[test]
+fn a_ca_that_is_down_is_asked_again_until_it_is_there() {
+    let mut pebble = Pebble::start(PebbleOptions::default());
+    pebble.stop();
+    let node = start(&pebble, &["a.example"], &[]);
+    node.wait_for_log("cannot connect to");
+    pebble.restart();
+    wait_for_certificate(&node, &pebble, "a.example");
+}
+
+#[test]
+fn what_is_no_acme_is_said_to_be_that_and_asked_again() {
+    let (pebble, faults) = behind_faults();
+    faults.on(Role::Directory, When::Nth(1), Fault::html(200));
+    faults.on(Role::NewOrder, When::Nth(1), Fault::html(502));
+    let node = start_behind(&pebble, &faults, &["a.example"]);
+    wait_for_certificate(&node, &pebble, "a.example");
+    assert_eq!(node.count_in_log("is not ACME: status"), 2, "{}", node.log());
+    assert_eq!(pebble.issued(), 1);
+}
+
+#[test]
+fn cut_connections_and_lost_answers_cost_no_second_certificate() {
+    for (role, fault) in [
+        (Role::NewOrder, Fault::LoseAnswer),
+        (Role::Finalize, Fault::LoseAnswer),
+        (Role::Certificate, Fault::Truncate),
+        (Role::Challenge, Fault::Reset),
+    ] {
+        let (pebble, faults) = behind_faults();
+        faults.on(role, When::Nth(1), fault.clone());
+        let node = start_behind(&pebble, &faults, &["a.example"]);
+        wait_for_certificate(&node, &pebble, "a.example");
+        assert_eq!(pebble.issued(), 1, "{role:?} {fault:?}");
+        let orders = faults.count(Role::NewOrder);
+        assert_eq!(orders, if role == Role::NewOrder { 2 } else { 1 }, "{role:?} {fault:?}");
+    }
+}
+
+#[test]
+fn a_limit_is_obeyed_in_seconds_and_dates_and_over_a_restart() {
+    for retry_after in [RetryAfter::Seconds(3600), RetryAfter::Date(Duration::from_secs(3600))] {
+        let (pebble, faults) = behind_faults();
+        let limited = Fault::problem(429, "rateLimited", Some(retry_after));
+        faults.on(Role::NewOrder, When::Always, limited);
+        let node = start_behind(&pebble, &faults, &["a.example"]);
+        node.wait_for_log("cert_failed");
+        let asked = faults.count(Role::NewOrder);
+        // A crash loop asks no more than that.
+        let mut node = node;
+        for _ in 0..3 {
+            let arguments = arguments_for(&pebble, &faults.directory_url(), &["a.example"], &[]);
+            node = start_again(arguments, Some(node));
+        }
+        node.wait_for_log("\"message\":\"autocert\"");
+        let log = node.log();
+        assert_eq!(faults.count(Role::NewOrder), asked, "{log}");
+        assert_eq!(asked, 1);
+    }
+}
+
+#[test]
+fn a_validation_that_fails_is_tried_again_and_then_succeeds() {
+    let pebble = Pebble::start(PebbleOptions::default());
+    pebble.dns.set_address("a.example", "127.255.255.254".parse().unwrap());
+    let node = start(&pebble, &["a.example", "b.example"], &[]);
+    wait_for_certificate(&node, &pebble, "b.example");
+    node.wait_for_log("cert_failed");
+    let log = node.log();
+    assert!(log.contains("tls-alpn-01: ") && log.contains("Failed to connect"), "{log}");
+    pebble.dns.set_address("a.example", pebble.node);
+    wait_for_certificate(&node, &pebble, "a.example");
+}
+
+#[test]
+fn a_ca_that_is_not_trusted_is_for_a_person() {
+    let pebble = Pebble::start(PebbleOptions::default());
+    let address = format!("{}:{}", pebble.node, pebble.tls_port);
+    let url = pebble.directory_url();
+    let node = Ringgate::start(&[
+        "--address",
+        &address,
+        "--autocert",
+        "--autocert-ca",
+        &url,
+        "--route",
+        "https://a.example=tcp://127.0.0.1:1",
+    ]);
+    node.wait_for_log("name its root with autocert_trusted_ca_file");
+    assert_eq!(pebble.issued(), 0);
+}
+
+#[test]
+fn a_ca_that_forgot_us_is_registered_with_again_by_the_same_key() {
+    let mut pebble = Pebble::start(PebbleOptions::default());
+    let node = start(&pebble, &["a.example"], &[]);
+    wait_for_certificate(&node, &pebble, "a.example");
+    pebble.restart();
+    let more = ["--autocert-hosts", "b.example"];
+    let names = ["a.example", "b.example"];
+    let arguments = arguments_for(&pebble, &pebble.directory_url(), &names, &more);
+    let node = start_again(arguments, Some(node));
+    wait_for_certificate(&node, &pebble, "b.example");
+    node.wait_for_log("the CA no longer knows our account");
+    // Its new root signs no certificate of before, which is served all the same.
+    assert!(leaf(node.address, "a.example", &pebble.root()).is_err());
+    assert!(pebble.log().matches("There are now 1 accounts in memory").count() == 2);
+}
+
+#[test]
+fn a_hanging_ca_delays_neither_start_nor_what_is_stored() {
+    let (pebble, faults) = behind_faults();
+    let node = start_behind(&pebble, &faults, &["a.example"]);
+    wait_for_certificate(&node, &pebble, "a.example");
+    let root = pebble.root();
+    for role in [Role::Directory, Role::NewNonce, Role::NewOrder] {
+        faults.on(role, When::Always, Fault::Hang);
+    }
+    let names = ["a.example", "b.example"];
+    let node =
+        start_again(arguments_for(&pebble, &faults.directory_url(), &names, &[]), Some(node));
+    assert!(leaf(node.address, "a.example", &root).is_ok());
+    faults.wait_for_count(Role::Directory, 3);
+    assert!(leaf(node.address, "a.example", &root).is_ok());
+    wait_for("a refusal", || leaf(node.address, "b.example", &root).err());
+}
