@@ -20,7 +20,7 @@ impl Relayed {
     /// `bytes` is the size of each record's content.
     pub fn new(handshaken: Handshaken, bytes: usize) -> Self {
         let Handshaken { client, server, pending, .. } = handshaken;
-        let records = Records::new(server, pending, Vec::new(), false);
+        let records = Records::new(Box::new(server), pending, Vec::new(), false);
         Self { client, records, scratch: Scratch::new(), plain: vec![7; bytes] }
     }
 
