@@ -89,10 +89,13 @@ impl Checker<'_> {
         let tls_min_version = tls_min_version.unwrap_or(ProtocolVersion::TLSv1_2);
         let tls_groups = self.list("tls_groups", |text| named(text, GROUPS, "group"));
         self.check_versions(tls_min_version, tls_cipher_suites.as_deref(), tls_groups.as_deref());
+        let address = address.unwrap_or_else(|| vec![usual_address]);
+        let http_redirect_addr = self.scalar("http_redirect_addr", read_address);
+        self.check_places(&address, http_redirect_addr);
         let seconds = Duration::from_secs;
         Config {
-            address: address.unwrap_or_else(|| vec![usual_address]),
-            http_redirect_addr: self.scalar("http_redirect_addr", read_address),
+            address,
+            http_redirect_addr,
             accept_proxy: self.list("accept_proxy", read_network).unwrap_or_default(),
             cores: self.cores(),
             data_dir: self
@@ -205,6 +208,20 @@ impl Checker<'_> {
         cores.sort_unstable();
         cores.dedup();
         Some(cores)
+    }
+
+    /// No two listeners may be in each other's way.
+    fn check_places(&mut self, address: &[ListenAddress], redirect: Option<ListenAddress>) {
+        let tls = address.iter().map(|place| ("address", *place));
+        let mut before: Vec<ListenAddress> = Vec::new();
+        for (key, place) in tls.chain(redirect.map(|place| ("http_redirect_addr", place))) {
+            if let Some(other) = before.iter().find(|other| other.overlaps(place)) {
+                let what = format!("{place} is taken by {other} already");
+                let remedy = "keep one of the two, or give them different ports";
+                self.problem(&self.layers.origin(key), key, (what, remedy.into()));
+            }
+            before.push(place);
+        }
     }
 
     /// A combination must leave a version that a client can reach.
@@ -568,6 +585,14 @@ mod tests {
             (
                 "address: ':+443'\n",
                 "f:1 address: \":+443\" has no valid port; write a number up to 65535 after the colon",
+            ),
+            (
+                "address: [':443', '127.0.0.1:443']\n",
+                "f:1 address: 127.0.0.1:443 is taken by :443 already; keep one of the two, or give them different ports",
+            ),
+            (
+                "address: [':443']\nhttp_redirect_addr: '[::]:443'\n",
+                "f:2 http_redirect_addr: [::]:443 is taken by :443 already; keep one of the two, or give them different ports",
             ),
             ("address: []\n", "f:1 address: is an empty list; write something, or drop the key"),
             ("cores: 3-1\n", "f:1 cores: \"3-1\" is no core; write numbers like 0,2-5"),

@@ -10,7 +10,7 @@ pub mod problem;
 mod route;
 mod yaml;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,11 +74,43 @@ impl ListenAddress {
         }
     }
 
+    /// Whether a socket here and one there cannot both be opened.
+    pub fn overlaps(self, other: Self) -> bool {
+        // Port 0 is a port of its own each time.
+        if self.port() != other.port() || self.port() == 0 {
+            return false;
+        }
+        let is_localhost = |address: SocketAddr| {
+            address.ip() == IpAddr::from([127, 0, 0, 1]) || address.ip() == Ipv6Addr::LOCALHOST
+        };
+        let is_all = |address: SocketAddr| address.ip().is_unspecified();
+        match (self, other) {
+            (Self::Every { .. }, _) | (_, Self::Every { .. }) => true,
+            (Self::Localhost { .. }, Self::Localhost { .. }) => true,
+            (Self::Localhost { .. }, Self::Ip(ip)) | (Self::Ip(ip), Self::Localhost { .. }) => {
+                is_localhost(ip) || is_all(ip)
+            }
+            (Self::Ip(one), Self::Ip(other)) => {
+                one == other || (one.is_ipv4() == other.is_ipv4() && (is_all(one) || is_all(other)))
+            }
+        }
+    }
+
     /// The one address it names, if it names one.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
             _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Every { port } => write!(f, ":{port}"),
+            Self::Localhost { port } => write!(f, "localhost:{port}"),
+            Self::Ip(address) => write!(f, "{address}"),
         }
     }
 }

@@ -47,6 +47,7 @@ pub struct Plane {
     rotation: Rotation,
     next_look: Instant,
     looking: Looking,
+    looked: Moment,
     warned: Moment,
 }
 
@@ -99,6 +100,7 @@ impl Plane {
             issuing,
             admin: None,
             next_look: now + LOOK_EVERY,
+            looked: Moment::now(),
             warned: Moment::now(),
         })
     }
@@ -288,8 +290,9 @@ impl Plane {
             self.warned = now;
             warn_of_expiry(&self.prepared.by_hand, now);
         }
-        if !self.issuing.issued().is_empty() {
-            // One by hand may have ended, and another takes its place.
+        let looked = std::mem::replace(&mut self.looked, now);
+        if !self.issuing.issued().is_empty() || self.dates_were_passed(looked, now) {
+            // One has ended or begun, and another takes its place.
             self.publish_certificates(now);
         }
         let due = |leaf: &Arc<Certified>| renewal_due(leaf.not_before, leaf.not_after, now);
@@ -324,6 +327,13 @@ impl Plane {
                 }
             }
         }
+    }
+
+    /// Whether a certificate by hand has ended or begun between two looks; also when the clock was set back.
+    fn dates_were_passed(&self, looked: Moment, now: Moment) -> bool {
+        let passed = |date: Moment| (looked < date) != (now < date);
+        let over = |date: Moment| (looked <= date) != (now <= date);
+        self.prepared.by_hand.iter().any(|one| passed(one.not_before) || over(one.not_after))
     }
 
     fn prepared_again(&self) -> Prepared {

@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::clock::Moment;
-use crate::name::{Pattern, parent_of};
+use crate::name::{Pattern, ServerName, parent_of};
 use crate::snapshot::{CertificateChoice, KeyKind};
 
 use super::certified::{Certified, Source};
 
 /// For each pattern the best certified key on an elliptic curve and the best with RSA. Of equals the one
-/// that comes first stays.
+/// that comes first stays. What is not in force is left out where something else is: the other kind of
+/// key, or a wildcard above an exact name.
 pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, CertificateChoice> {
     let mut best: HashMap<&Pattern, Best<'_>> = HashMap::with_capacity(all.len());
     for certified in all {
@@ -23,7 +24,25 @@ pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, Certific
             }
         }
     }
-    best.into_iter().map(|(pattern, best)| (pattern.clone(), best.choice())).collect()
+    let valid_wildcards: HashSet<&str> = best
+        .iter()
+        .filter(|(_, best)| best.is_valid(now))
+        .filter_map(|(pattern, _)| match pattern {
+            Pattern::Wildcard(parent) => Some(parent.as_str()),
+            Pattern::Exact(_) | Pattern::Any => None,
+        })
+        .collect();
+    let stands = |pattern: &Pattern, best: &Best<'_>| match pattern {
+        Pattern::Exact(name) => {
+            let parent = parent_of(name.as_str());
+            best.is_valid(now) || !parent.is_some_and(|parent| valid_wildcards.contains(parent))
+        }
+        Pattern::Wildcard(_) | Pattern::Any => true,
+    };
+    best.iter()
+        .filter(|(pattern, best)| stands(pattern, best))
+        .map(|(pattern, best)| ((*pattern).clone(), best.choice(now)))
+        .collect()
 }
 
 /// What is to be served for these patterns alone, `None` where nothing is: costs little where few of many
@@ -33,11 +52,35 @@ pub fn choices_for(
     all: &[Arc<Certified>],
     now: Moment,
 ) -> Vec<(Pattern, Option<CertificateChoice>)> {
-    let concerns =
-        |certified: &&Arc<Certified>| certified.patterns.iter().any(|one| patterns.contains(one));
+    // With a wildcard, whether the exact names below it stand may change too.
+    let below = |pattern: &Pattern| match pattern {
+        Pattern::Exact(name) => parent_of(name.as_str())
+            .and_then(|parent| ServerName::parse(parent).ok())
+            .is_some_and(|parent| patterns.contains(&Pattern::Wildcard(parent))),
+        Pattern::Wildcard(_) | Pattern::Any => false,
+    };
+    let has_wildcards = patterns.iter().any(|pattern| matches!(pattern, Pattern::Wildcard(_)));
+    let mut affected = patterns.clone();
+    if has_wildcards {
+        let all = all.iter().flat_map(|certified| &certified.patterns);
+        affected.extend(all.filter(|pattern| below(pattern)).cloned());
+    }
+    let parents: HashSet<&str> = affected
+        .iter()
+        .filter_map(|pattern| match pattern {
+            Pattern::Exact(name) => parent_of(name.as_str()),
+            Pattern::Wildcard(_) | Pattern::Any => None,
+        })
+        .collect();
+    let concerns = |certified: &&Arc<Certified>| {
+        certified.patterns.iter().any(|one| match one {
+            Pattern::Wildcard(parent) if parents.contains(parent.as_str()) => true,
+            one => affected.contains(one),
+        })
+    };
     let concerned: Vec<_> = all.iter().filter(concerns).cloned().collect();
     let mut chosen = choices(&concerned, now);
-    patterns.iter().map(|pattern| (pattern.clone(), chosen.remove(pattern))).collect()
+    affected.into_iter().map(|pattern| (pattern.clone(), chosen.remove(&pattern))).collect()
 }
 
 /// The one that serves most clients that ask for a name of this pattern.
@@ -62,10 +105,21 @@ struct Best<'a> {
 }
 
 impl Best<'_> {
-    fn choice(&self) -> CertificateChoice {
+    fn is_valid(&self, now: Moment) -> bool {
+        let both = [self.elliptic, self.rsa];
+        both.into_iter().flatten().any(|certified| certified.is_valid(now))
+    }
+
+    fn choice(&self, now: Moment) -> CertificateChoice {
+        // A client that could verify both would be given the elliptic one, be it over or not.
+        let any_valid = self.is_valid(now);
+        let stands = |certified: &&Certified| !any_valid || certified.is_valid(now);
         CertificateChoice {
-            elliptic: self.elliptic.map(|certified| (certified.kind, certified.key.clone())),
-            rsa: self.rsa.map(|certified| certified.key.clone()),
+            elliptic: self
+                .elliptic
+                .filter(stands)
+                .map(|certified| (certified.kind, certified.key.clone())),
+            rsa: self.rsa.filter(stands).map(|certified| certified.key.clone()),
         }
     }
 }
@@ -185,6 +239,29 @@ mod tests {
             certified.source = Source::LocalCa;
         }
         Arc::new(certified)
+    }
+
+    #[test]
+    fn what_is_over_gives_way_to_what_is_in_force() {
+        let issuer = Issuer::new("over");
+        let over = NOW.minus(DAY);
+        let wildcard = Arc::new(issuer.certified(&["*.example.com"], NOW.plus(DAY)));
+        let exact = Arc::new(issuer.certified(&["www.example.com"], over));
+        let alone = Arc::new(issuer.certified(&["example.org"], over));
+        let all = [wildcard.clone(), exact.clone(), alone];
+        let chosen = choices(&all, NOW);
+        let has = |text: &str| chosen.contains_key(&pattern(text));
+        assert!(has("*.example.com") && !has("www.example.com") && has("example.org"));
+        // Before it was over, the exact one stood; and so it does when the wildcard goes.
+        assert!(choices(&all, over.minus(DAY)).contains_key(&pattern("www.example.com")));
+        assert!(choices(&all[1..], NOW).contains_key(&pattern("www.example.com")));
+        // Of a change of the wildcard alone, the exact name below it hears too.
+        let patterns = HashSet::from([pattern("*.example.com")]);
+        for (all, stands) in [(&all[..], false), (&all[1..], true)] {
+            let changed = choices_for(&patterns, all, NOW);
+            let www = changed.iter().find(|(one, _)| *one == pattern("www.example.com")).unwrap();
+            assert_eq!((changed.len(), www.1.is_some()), (2, stands));
+        }
     }
 
     #[test]

@@ -71,12 +71,17 @@ pub fn prepare(
     now: Moment,
 ) -> Result<Prepared, Vec<Problem>> {
     let known = previous.map(|previous| previous.inventory.clone()).unwrap_or_default();
-    let (inventory, mut problems) = match mode {
-        Mode::Renew => (known, Vec::new()),
+    let mut problems = Vec::new();
+    let built = build_routes(config, ports, previous).unwrap_or_else(|wrong| {
+        problems = wrong;
+        BuiltRoutes::default()
+    });
+    let inventory = match mode {
+        Mode::Renew => known,
         Mode::Serve | Mode::Check => {
             let inventory = load(&config.certificates, threads, &known, now);
-            let problems = inventory.problems();
-            (inventory, problems)
+            problems.extend(inventory.problems());
+            inventory
         }
     };
     let by_hand = inventory.certified();
@@ -107,7 +112,8 @@ pub fn prepare(
         if settings.until_issued == UntilIssued::Reject {
             meanwhile.clear();
         }
-        match prepare_autocert(settings, managed.names, mode != Mode::Check, &mut warnings) {
+        let writes = mode != Mode::Check && problems.is_empty();
+        match prepare_autocert(settings, managed.names, writes, &mut warnings) {
             Ok(prepared) => autocert = Some(Arc::new(prepared)),
             Err(problem) => problems.push(problem),
         }
@@ -119,7 +125,8 @@ pub fn prepare(
 
     let mut local_ca = None;
     let mut local = Vec::new();
-    if mode != Mode::Check && !local_names.is_empty() {
+    // With problems nothing comes into force, so nothing is made for it either.
+    if mode != Mode::Check && problems.is_empty() && !local_names.is_empty() {
         let dir = config.data_dir.join("local-ca");
         match issue_local(&dir, &local_names, now) {
             Ok(Issued { ca, leaves, notes }) => {
@@ -130,14 +137,9 @@ pub fn prepare(
             Err(problem) => problems.push(problem),
         }
     }
-    let built = match build_routes(config, ports, previous) {
-        Ok(built) if problems.is_empty() => built,
-        Ok(_) => return Err(problems),
-        Err(more) => {
-            problems.extend(more);
-            return Err(problems);
-        }
-    };
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     Ok(Prepared {
         settings: Arc::new(EdgeSettings {
             handshake_timeout: config.handshake_timeout,
@@ -251,6 +253,7 @@ impl TlsSettingsPool {
 }
 
 /// The routes with what they refer to.
+#[derive(Default)]
 struct BuiltRoutes {
     routes: Routes,
     upstreams: Vec<PreparedUpstream>,
@@ -338,9 +341,10 @@ fn build_routes(
 /// Where clients that came to a plain listener find each name with https: on the port that the route's
 /// `from` names, else on that of the first `address`.
 fn public_ports(config: &Config, ports: &[u16]) -> NameMap<u16> {
-    // The one that was opened, if the system picked it.
+    // The one that was opened, if the system picked it or passed the sockets.
     let configured = config.address.first().map(|address| address.port());
-    let usual = configured.filter(|port| *port != 0).or(ports.first().copied()).unwrap_or(443);
+    let opened = configured.filter(|port| ports.contains(port));
+    let usual = opened.or(ports.first().copied()).unwrap_or(443);
     let page = if config.routes.is_empty() { page_names(config) } else { Vec::new() };
     // Of several, the one on the usual port stays, else the first that was written.
     let named = config.routes.iter().rev();

@@ -9,7 +9,8 @@ use tracing::{debug, warn};
 use crate::observe::counters::Report;
 use crate::observe::names::Reason;
 
-/// How often the same warning about the same route or server name is written.
+/// How often the same warning about the same route is written. Server names do not count: clients invent
+/// them.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 /// Different warnings remembered; beyond, all are forgotten and may repeat.
 const REMEMBERED: usize = 1024;

@@ -13,7 +13,7 @@ use crate::snapshot::{Endpoint, EndpointAddress, Route, Upstream, UpstreamId};
 
 use super::balance::{Place, Tried};
 use super::ended::Ended;
-use super::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY, TIMEOUTS_BORNE, UNACKNOWLEDGED};
+use super::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY, TIMEOUTS_BORNE, unacknowledged};
 use super::line::Line;
 use super::transfer::send_all;
 use super::upstream_tls::{UpstreamRecords, shake_hands};
@@ -173,7 +173,8 @@ async fn connect(line: &Line, timeouts: &Timeouts, endpoint: &Endpoint) -> Resul
         socket.set_nodelay();
         // The kernel tells at once when a process of this machine is gone.
         if !address.ip().to_canonical().is_loopback() {
-            socket.set_liveness(KEEPALIVE_AFTER, KEEPALIVE_EVERY, UNACKNOWLEDGED);
+            let limit = unacknowledged(timeouts.idle);
+            socket.set_liveness(KEEPALIVE_AFTER, KEEPALIVE_EVERY, limit);
         }
     }
     // The configuration check let no path through that is too long.

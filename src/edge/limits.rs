@@ -93,8 +93,14 @@ pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long sent bytes may stay unacknowledged before the connection is given up: as long as a quiet one
 /// takes to be found dead, [`KEEPALIVE_AFTER`] and four questions. The system's default is a quarter of
-/// an hour.
-pub const UNACKNOWLEDGED: Duration = Duration::from_secs(180);
+/// an hour. A peer that lives and reads nothing counts too (tcp(7)), so a longer idle timeout, which allows
+/// that, makes it longer.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(180);
+
+/// The limit above, under this idle timeout.
+pub fn unacknowledged(idle_timeout: Duration) -> Duration {
+    UNACKNOWLEDGED.max(idle_timeout)
+}
 
 /// The longest request head that a plain listener reads; longer is answered with 431.
 pub const PLAIN_HEAD_BYTES: usize = 16 * 1024;

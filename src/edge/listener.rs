@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY, UNACKNOWLEDGED};
+use super::limits::{KEEPALIVE_AFTER, KEEPALIVE_EVERY, unacknowledged};
 
 /// Where one listener listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +41,18 @@ pub enum Kind {
 /// # Errors
 /// If the port is taken, also by another process that shares its port the same way: the first bind is
 /// made without SO_REUSEPORT.
-pub fn open(place: Place, kind: Kind, workers: usize, backlog: i32) -> io::Result<Vec<Listener>> {
+pub fn open(
+    place: Place,
+    kind: Kind,
+    workers: usize,
+    backlog: i32,
+    idle_timeout: Duration,
+) -> io::Result<Vec<Listener>> {
     let address = claim(place)?;
     (0..workers)
         .map(|_| {
             let socket = bind(address, place, true)?;
+            prepare(&socket, idle_timeout)?;
             socket.listen(backlog)?;
             Ok(Listener { socket: socket.into(), port: address.port(), kind })
         })
@@ -56,14 +64,19 @@ pub fn open(place: Place, kind: Kind, workers: usize, backlog: i32) -> io::Resul
 ///
 /// # Errors
 /// If the kernel refuses what accepted sockets should inherit.
-pub fn adopt(socket: &TcpListener, kind: Kind, workers: usize) -> io::Result<Vec<Listener>> {
+pub fn adopt(
+    socket: &TcpListener,
+    kind: Kind,
+    workers: usize,
+    idle_timeout: Duration,
+) -> io::Result<Vec<Listener>> {
     // The ring waits only on blocking ones; whoever had it before may have left it otherwise.
     socket.set_nonblocking(false)?;
     let port = socket.local_addr()?.port();
     (0..workers)
         .map(|_| {
             let socket = Socket::from(socket.try_clone()?);
-            prepare(&socket)?;
+            prepare(&socket, idle_timeout)?;
             Ok(Listener { socket: socket.into(), port, kind })
         })
         .collect()
@@ -99,16 +112,15 @@ fn bind(address: SocketAddr, place: Place, shared: bool) -> io::Result<Socket> {
     // A restart at once finds the last process's connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    prepare(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
 /// Sets what accepted sockets inherit, which saves them some system calls each.
-fn prepare(socket: &Socket) -> io::Result<()> {
+fn prepare(socket: &Socket, idle_timeout: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY),
     )?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+    socket.set_tcp_user_timeout(Some(unacknowledged(idle_timeout)))
 }

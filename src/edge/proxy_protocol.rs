@@ -174,7 +174,7 @@ pub struct TlsFacts<'a> {
     pub server_name: Option<&'a str>,
 }
 
-/// The longest unique id (§2.2.5).
+/// The length of our unique ids (§2.2.5 allows 128).
 pub const UNIQUE_ID_BYTES: usize = 32;
 
 const TYPE_ALPN: u8 = 0x01;

@@ -38,6 +38,7 @@ pub fn open(config: &Config, workers: usize, layers: &Layers) -> Result<Listenin
         listeners: Vec::new(),
         workers,
         backlog: backlog(),
+        idle_timeout: config.idle_timeout,
         layers,
     };
     if let Some(address) = config.http_redirect_addr {
@@ -68,6 +69,7 @@ struct Opening<'a> {
     listeners: Vec<Vec<Listener>>,
     workers: usize,
     backlog: i32,
+    idle_timeout: Duration,
     layers: &'a Layers,
 }
 
@@ -96,7 +98,7 @@ impl Opening<'_> {
                 self.adopt(&socket, bound, kind)?;
                 continue;
             }
-            match open_patiently(place, kind, self.workers, self.backlog) {
+            match self.open_patiently(place, kind) {
                 Ok(listeners) => self.listeners.push(listeners),
                 Err(error) if at > 0 && listener::is_no_ipv6(&error) => {}
                 Err(error) => return Err(cannot_listen(place, kind, &error, self.layers)),
@@ -111,9 +113,10 @@ impl Opening<'_> {
         bound: SocketAddr,
         kind: Kind,
     ) -> Result<(), Failure> {
-        let adopted = listener::adopt(socket, kind, self.workers).map_err(|error| {
-            Failure::Other(format!("the inherited socket on {bound} cannot be used: {error}"))
-        })?;
+        let adopted =
+            listener::adopt(socket, kind, self.workers, self.idle_timeout).map_err(|error| {
+                Failure::Other(format!("the inherited socket on {bound} cannot be used: {error}"))
+            })?;
         self.listeners.push(adopted);
         Ok(())
     }
@@ -123,6 +126,28 @@ impl Opening<'_> {
             self.adopt(&socket, bound, kind)?;
         }
         Ok(())
+    }
+
+    /// Opens the listeners of one place. A process that was killed a moment ago may hold its port a little
+    /// longer than it lives: the kernel takes its ring down, with the accepts in flight, after it has
+    /// reaped it.
+    fn open_patiently(&self, place: Place, kind: Kind) -> io::Result<Vec<Listener>> {
+        let deadline = clock::steady() + PORT_PATIENCE;
+        loop {
+            match listener::open(place, kind, self.workers, self.backlog, self.idle_timeout) {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EADDRINUSE)
+                        && clock::steady() < deadline =>
+                {
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "start-up only; nothing is served yet"
+                    )]
+                    std::thread::sleep(PORT_PATIENCE / 50);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     fn refuse_unused(&self) -> Result<(), Failure> {
@@ -161,31 +186,6 @@ fn is_at(place: Place, bound: SocketAddr) -> bool {
     match place {
         Place::Address(address) => address == bound,
         Place::Every { port } => bound.port() == port && bound.ip().is_unspecified(),
-    }
-}
-
-/// Opens the listeners of one place. A process that was killed a moment ago may hold its port a little
-/// longer than it lives: the kernel takes its ring down, with the accepts in flight, after it has reaped it.
-fn open_patiently(
-    place: Place,
-    kind: Kind,
-    workers: usize,
-    backlog: i32,
-) -> io::Result<Vec<Listener>> {
-    let deadline = clock::steady() + PORT_PATIENCE;
-    loop {
-        match listener::open(place, kind, workers, backlog) {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EADDRINUSE) && clock::steady() < deadline =>
-            {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "start-up only; nothing is served yet"
-                )]
-                std::thread::sleep(PORT_PATIENCE / 50);
-            }
-            opened => return opened,
-        }
     }
 }
 

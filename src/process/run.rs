@@ -54,7 +54,6 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         warn!("{warning}");
     }
     let root = prepared.local_ca.as_ref().map(|ca| ca.root_path().to_owned());
-    let shutdown_timeout = config.shutdown_timeout;
     let nothing_configured = config.nothing_configured;
     let mut plane = Plane::start(config, ports.clone(), cores.len(), prepared)
         .map_err(|_| Failure::Other("the system's random source failed".into()))?;
@@ -90,26 +89,32 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         plane.open_admin();
 
         let mut log = Reports::default();
-        loop {
-            tokio::select! {
+        let stopped_by = loop {
+            let done = tokio::select! {
                 biased;
                 asked = signals.next() => match asked {
-                    Asked::Stop(signal) => {
-                        info!(signal, "draining");
-                        break;
-                    }
-                    Asked::Reload => reload(&mut plane, &written).await,
+                    Asked::Stop(signal) => break signal,
+                    Asked::Reload => signals.unless_stopped(reload(&mut plane, &written)).await,
                 },
                 ended = fleet.ended.recv() => {
                     notify(State::Stopping);
                     let which = ended.unwrap_or_default();
                     return Err(Failure::Other(format!("worker {which} has ended on its own; this is a bug, please report it with the log")));
                 }
-                Some(report) = reports.recv() => write(&mut log, &report),
-                due = plane.next() => plane.act(due).await,
+                due = plane.next() => signals.unless_stopped(plane.act(due)).await,
+                // Last: a flood of them must not keep what is due waiting.
+                Some(report) = reports.recv() => {
+                    write(&mut log, &report);
+                    Ok(())
+                }
+            };
+            if let Err(signal) = done {
+                break signal;
             }
-        }
+        };
+        info!(signal = stopped_by, "draining");
         notify(State::Stopping);
+        let shutdown_timeout = plane.config().shutdown_timeout;
         fleet.drain(shutdown_timeout, &mut signals, &mut reports, &mut log).await
     });
     // What is under way there reads, or writes so that a crash loses nothing; a mount that hangs must not
@@ -217,6 +222,8 @@ struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    /// A reload was asked for while something else was being done.
+    reload_is_due: bool,
 }
 
 impl Signals {
@@ -225,14 +232,38 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            reload_is_due: false,
         })
     }
 
     async fn next(&mut self) -> Asked {
+        if std::mem::take(&mut self.reload_is_due) {
+            return Asked::Reload;
+        }
+        self.next_signal().await
+    }
+
+    async fn next_signal(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop("TERM"),
             _ = self.interrupt.recv() => Asked::Stop("INT"),
             _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    /// Does `work`, which may read disks or wait for others, to its end, unless the process is to stop
+    /// before that: then `work` is dropped, and the error is the signal.
+    async fn unless_stopped(&mut self, work: impl Future<Output = ()>) -> Result<(), &'static str> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut work => return Ok(()),
+                asked = self.next_signal() => match asked {
+                    Asked::Stop(signal) => return Err(signal),
+                    Asked::Reload => self.reload_is_due = true,
+                },
+            }
         }
     }
 }

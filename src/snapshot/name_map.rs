@@ -40,6 +40,12 @@ struct Entry<T> {
     value: T,
 }
 
+impl<T: Clone> Default for NameMap<T> {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl<T: Clone> NameMap<T> {
     pub fn empty() -> Self {
         Self::new(RandomState::default(), 0)

@@ -35,6 +35,7 @@ pub enum ProxyVersion {
 }
 
 /// The routes of every listener.
+#[derive(Default)]
 pub struct Routes {
     /// By the port of the listener.
     by_port: Box<[(u16, NameMap<Arc<Route>>)]>,
