@@ -121,3 +121,21 @@ fn a_port_that_is_taken_is_refused_also_when_another_ringgate_has_it() {
     assert!(try_at(&other.local_addr().unwrap().to_string()).contains("is taken"));
     assert!(try_at("203.0.113.1:443").contains("is no address of this machine"));
 }
+
+/// "Nothing was changed" is meant: no local CA, no private key, no directory.
+#[test]
+fn a_configuration_with_problems_leaves_nothing_on_disk() {
+    let scratch = Scratch::new();
+    let data = scratch.path().join("data");
+    let config = scratch.write(
+        "ringgate.yaml",
+        format!(
+            "address: 127.0.0.1:0\ndata_dir: {}\ncertificates: [/nowhere]\nroutes:\n- from: https://app.localhost\n  to: tcp://127.0.0.1:1\n",
+            data.display()
+        ),
+    );
+    let output = Ringgate::output(&["run", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing was changed"));
+    assert!(!data.exists());
+}

@@ -138,3 +138,26 @@ fn a_key_that_needs_a_restart_is_named_and_the_rest_is_reloaded() {
     client.send(REQUEST);
     client.read_until(b"the page of two\n");
 }
+
+/// What a reload puts into force holds for the stop that comes after it.
+#[test]
+fn a_reload_changes_how_long_a_stop_may_take() {
+    let setting = Setting::new();
+    let upstream = std::net::TcpListener::bind((crate::harness::loopback(), 0)).unwrap();
+    let configure = |timeout: &str| {
+        let to = upstream.local_addr().unwrap();
+        let yaml = format!(
+            "shutdown_timeout: {timeout}\nroutes:\n- from: https://app.localhost\n  to: tcp://{to}\n"
+        );
+        std::fs::write(&setting.config, yaml).unwrap();
+    };
+    configure("1h");
+    let mut ringgate = setting.start();
+    let roots = root_store(std::fs::read(ringgate.root()).unwrap());
+    let _open = Tls::connect(roots, ringgate.address, "app.localhost");
+    configure("200ms");
+    ringgate.signal("HUP");
+    ringgate.wait_for_log("configuration reloaded");
+    ringgate.signal("TERM");
+    assert!(ringgate.wait_for_end().success());
+}
