@@ -65,10 +65,14 @@ async fn measure(setup: Setup) -> Result<Outcome, String> {
         Some(watch) => watch.resident_bytes().map(Some).map_err(|error| gone(&error)),
         None => Ok(None),
     };
+    let start_one = |_| tokio::task::spawn_local(scenario::client(shared.clone()));
+    // What a process needs once, its code for one, comes in with the first connections: a connection weighs
+    // what each one after those adds.
+    let first = if plan.scenario == Scenario::Idle { plan.clients / 8 } else { 0 };
+    let mut clients: Vec<_> = (0..first).map(start_one).collect();
+    patiently(&shared, || shared.ready.get() >= first).await;
     let before = memory(&watch)?;
-    let clients: Vec<_> = (0..plan.clients)
-        .map(|_| tokio::task::spawn_local(scenario::client(shared.clone())))
-        .collect();
+    clients.extend((first..plan.clients).map(start_one));
     let progress = tokio::task::spawn_local(progress(shared.clone()));
     let all_ready = || shared.ready.get() >= shared.plan.clients;
     match plan.scenario {
@@ -95,7 +99,8 @@ async fn measure(setup: Setup) -> Result<Outcome, String> {
     }
     let idle_bytes = match (before, after) {
         (Some(before), Some(after)) if plan.scenario == Scenario::Idle => {
-            Some(after.saturating_sub(before) as f64 / shared.ready.get().max(1) as f64)
+            let added = shared.ready.get().saturating_sub(first).max(1);
+            Some(after.saturating_sub(before) as f64 / added as f64)
         }
         _ => None,
     };
