@@ -11,7 +11,7 @@ use crate::snapshot::KeyKind;
 
 use super::autocert::status::Status;
 use super::certified::{Certified, Source};
-use super::precedence::serving;
+use super::precedence::Index;
 
 /// A row for each name: those of certificates by hand, of the local CA, and those that autocert manages, whose
 /// rows bring along what is next.
@@ -23,6 +23,7 @@ pub fn listing(certified: &[Arc<Certified>], managed: Vec<Status>, now: Moment) 
         .flat_map(|certified| certified.patterns.iter().cloned())
         .chain(managed.keys().filter_map(|name| Pattern::parse(name).ok()))
         .collect();
+    let index = Index::new(certified);
     patterns
         .iter()
         .map(|pattern| {
@@ -30,7 +31,7 @@ pub fn listing(certified: &[Arc<Certified>], managed: Vec<Status>, now: Moment) 
             let status = managed.remove(&name).unwrap_or_default();
             let is_managed = status.next.is_some();
             let status = Status { name, ..status };
-            match serving(pattern, certified, now) {
+            match index.serving(pattern, now) {
                 Some(certified) => describe(status, certified, is_managed, now),
                 None => Status {
                     served: "none".into(),

@@ -295,6 +295,7 @@ impl Plane {
             // One has ended or begun, and another takes its place.
             self.publish_certificates(now);
         }
+        self.look_when_a_date_passes(now);
         let due = |leaf: &Arc<Certified>| renewal_due(leaf.not_before, leaf.not_after, now);
         let taken_over = self.issuing.is_to_change(&self.config, &self.prepared.by_hand, now);
         if !self.prepared.local.iter().any(due) && !taken_over {
@@ -311,6 +312,10 @@ impl Plane {
                 let mut next = Prepared { local: renewed.local, ..self.prepared_again() };
                 next.local_ca = renewed.local_ca;
                 if taken_over {
+                    info!("certificates by hand end soon: autocert takes their names over");
+                    for warning in &renewed.warnings {
+                        warn!("{warning}");
+                    }
                     next.autocert = renewed.autocert;
                 }
                 self.prepared = Arc::new(next);
@@ -319,13 +324,31 @@ impl Plane {
                     self.start_issuing();
                 }
                 let changed = self.publish_certificates(now);
-                info!(names = changed, "the local CA's certificates renewed");
-            }
-            Err(problems) => {
-                for problem in problems {
-                    error!("the local CA's certificates are not renewed: {problem}");
+                if !taken_over {
+                    info!(names = changed, "the local CA's certificates renewed");
                 }
             }
+            Err(problems) => {
+                let what = match taken_over {
+                    true => {
+                        "certificates by hand end soon, and autocert cannot take their names over"
+                    }
+                    false => "the local CA's certificates are not renewed",
+                };
+                for problem in problems {
+                    error!("{what}: {problem}");
+                }
+            }
+        }
+    }
+
+    /// Looks again as soon as a certificate by hand ends or begins: another may be there to take its place.
+    fn look_when_a_date_passes(&mut self, now: Moment) {
+        let dates = self.prepared.by_hand.iter().flat_map(|one| [one.not_before, one.not_after]);
+        if let Some(next) = dates.filter(|date| *date >= now).min() {
+            // One is in force through its last second (RFC 5280 §4.1.2.5).
+            let passed = next.since(now) + Duration::from_secs(1);
+            self.next_look = self.next_look.min(clock::steady() + passed);
         }
     }
 

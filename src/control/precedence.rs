@@ -83,19 +83,42 @@ pub fn choices_for(
     affected.into_iter().map(|pattern| (pattern.clone(), chosen.remove(&pattern))).collect()
 }
 
-/// The one that serves most clients that ask for a name of this pattern.
-pub fn serving<'a>(
-    pattern: &Pattern,
-    all: &'a [Arc<Certified>],
-    now: Moment,
-) -> Option<&'a Arc<Certified>> {
-    let covering =
-        all.iter().filter(|one| one.patterns.iter().any(|theirs| theirs.covers(pattern)));
-    // Of equals the first one, as above.
-    covering.rev().max_by_key(|certified| {
-        let (valid, source, common, until) = rank(certified, now);
-        (valid, source, certified.kind != KeyKind::Rsa, common, until)
-    })
+/// Which certified keys name what, for asking about many patterns.
+pub struct Index<'a> {
+    by_pattern: HashMap<&'a Pattern, Vec<&'a Arc<Certified>>>,
+}
+
+impl<'a> Index<'a> {
+    pub fn new(all: &'a [Arc<Certified>]) -> Self {
+        let mut by_pattern: HashMap<&Pattern, Vec<&Arc<Certified>>> = HashMap::new();
+        for certified in all {
+            for pattern in &certified.patterns {
+                by_pattern.entry(pattern).or_default().push(certified);
+            }
+        }
+        Self { by_pattern }
+    }
+
+    /// The one that serves most clients that ask for a name of this pattern.
+    pub fn serving(&self, pattern: &Pattern, now: Moment) -> Option<&'a Arc<Certified>> {
+        let wildcard = match pattern {
+            Pattern::Exact(name) => parent_of(name.as_str())
+                .and_then(|parent| ServerName::parse(parent).ok())
+                .map(Pattern::Wildcard),
+            Pattern::Wildcard(_) | Pattern::Any => None,
+        };
+        let covering = [Some(pattern), wildcard.as_ref()].into_iter().flatten();
+        let covering: Vec<_> = covering
+            .filter_map(|pattern| self.by_pattern.get(pattern))
+            .flatten()
+            .copied()
+            .collect();
+        // Of equals the first one, as above.
+        covering.into_iter().rev().max_by_key(|certified| {
+            let (valid, source, common, until) = rank(certified, now);
+            (valid, source, certified.kind != KeyKind::Rsa, common, until)
+        })
+    }
 }
 
 #[derive(Default)]
@@ -181,7 +204,8 @@ impl<'a> Covering<'a> {
         Self::of(all.iter())
     }
 
-    fn of(all: impl Iterator<Item = &'a Arc<Certified>>) -> Self {
+    /// The same for some of them.
+    pub fn of(all: impl Iterator<Item = &'a Arc<Certified>>) -> Self {
         let mut covering = Self { exact: HashSet::new(), wildcards: HashSet::new() };
         let by_hand = all.filter(|one| matches!(one.source, Source::ByHand { .. }));
         for pattern in by_hand.flat_map(|certified| &certified.patterns) {

@@ -7,6 +7,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Moment;
@@ -15,6 +16,18 @@ use super::failpoint;
 
 /// Ours alone: private keys lie below.
 const DIRECTORY_MODE: u32 = 0o700;
+
+/// Tells this process from every other one that has ever worked on a shared directory. Its number does not:
+/// in containers all of them are 1.
+pub fn process_name() -> &'static str {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let mut random = [0; 8];
+        // Without random bytes there are no private keys to store either.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        format!("{:x}-{:016x}", std::process::id(), u64::from_ne_bytes(random))
+    });
+    &NAME
+}
 
 /// Tells temporary files of one process apart.
 static TEMPORARY: AtomicU64 = AtomicU64::new(0);
@@ -53,7 +66,7 @@ fn replace(
 /// Not named after the file, whose name may already be as long as a name may be.
 fn temporary_in(directory: &Path) -> PathBuf {
     let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
-    directory.join(format!(".ringgate-{}-{number}.tmp", std::process::id()))
+    directory.join(format!(".ringgate-{}-{number}.tmp", process_name()))
 }
 
 /// Makes a file with all of its content in place at once, if there is none. Returns whether it did.
@@ -145,8 +158,6 @@ fn write_temporary(
     mode: u32,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    // A leftover of a crashed process that had our id is in the way of `create_new`.
-    let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o700).open(path)?;
     fill(&mut file)?;
     // Set once more, since the umask took from the mode above.

@@ -71,7 +71,7 @@ impl FileLock {
     /// Takes the lock unless its holder is alive.
     pub fn try_take(path: PathBuf, now: Moment) -> io::Result<Option<Self>> {
         let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-        let holder = format!("ringgate-{}-{number}", std::process::id());
+        let holder = format!("ringgate-{}-{number}", file::process_name());
         let lock = Self { path, created: rfc3339(now), holder };
         if file::create(&lock.path, &lock.content(now).bytes(), MODE)? {
             return Ok(Some(lock));

@@ -60,7 +60,10 @@ impl Events {
     /// Logs the event and starts the command, which nobody waits for.
     pub fn tell(&self, name: &ServerName, event: Event) {
         self.log(name, &event);
-        if self.hook.is_none() {
+        // What only a person can mend is said once, to the command too.
+        let said =
+            matches!(event, Event::Failed { repeated: true, ref remedy, .. } if remedy.is_some());
+        if self.hook.is_none() || said {
             return;
         }
         match self.waiting.clone().try_acquire_owned() {
@@ -128,7 +131,10 @@ impl Events {
                 .env("RINGGATE_EVENT_RENEWED", renewed.to_string())
                 .env("RINGGATE_EVENT_NOT_AFTER", rfc3339(*not_after))
                 .env("RINGGATE_EVENT_WHY", why),
-            Event::Failed { what, .. } => command.env("RINGGATE_EVENT_ERROR", what),
+            Event::Failed { what, remedy, retry_at, .. } => command
+                .env("RINGGATE_EVENT_ERROR", what)
+                .envs(remedy.as_ref().map(|remedy| ("RINGGATE_EVENT_REMEDY", remedy)))
+                .envs(retry_at.map(|at| ("RINGGATE_EVENT_RETRY_AT", rfc3339(at)))),
             Event::Revoked { reason } => command.env("RINGGATE_EVENT_REASON", reason),
         };
         let outcome = match command.spawn() {

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use serde_json::Value;
@@ -112,7 +112,7 @@ impl AcmeHttp {
         mut request: Request<Bytes>,
     ) -> Result<Response<Bytes>, instant_acme::Error> {
         request.headers_mut().insert(USER_AGENT, OUR_USER_AGENT);
-        let (method, url) = (request.method().clone(), request.uri().to_string());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let replaces = if method == Method::POST { replaces_of(request.body()) } else { None };
         let outcome = self.transport.exchange(request).await;
         let mut answer = outcome.map_err(|trouble: Trouble| {
@@ -125,8 +125,9 @@ impl AcmeHttp {
             retry_after: retry_after(answer.headers(), Moment::now()),
             location: text_of(answer.headers(), &LOCATION),
         });
-        check_form(&url, &answer)?;
-        if url == *self.directory_url {
+        check_form(&uri.to_string(), &answer)?;
+        // As addresses, not as texts: `https://ca.example` asks for `https://ca.example/`.
+        if self.directory_url.parse::<Uri>().is_ok_and(|directory| directory == uri) {
             let read = Directory::read(answer.body());
             if read.is_some() {
                 *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = read;

@@ -10,6 +10,7 @@ use crate::config::autocert::Autocert;
 use crate::name::{Pattern, ServerName};
 
 use super::super::certified::Certified;
+use super::super::precedence::Covering;
 
 /// A certificate by hand with less life left than this (or than a tenth of its life, if that is shorter)
 /// is taken for one that nobody replaces: long enough for failures, and four days after the first warning.
@@ -38,14 +39,10 @@ pub fn managed(
         .map(|route| route.pattern.clone())
         .chain(autocert.hosts.iter().cloned().map(Pattern::Exact))
         .collect();
-    let lasting: Vec<&Arc<Certified>> =
-        by_hand.iter().filter(|certified| lasts(certified, now)).collect();
+    let lasting = Covering::of(by_hand.iter().filter(|certified| lasts(certified, now)));
     let mut managed = Managed::default();
     for pattern in wanted {
-        let covered = lasting
-            .iter()
-            .any(|certified| certified.patterns.iter().any(|theirs| theirs.covers(&pattern)));
-        if covered {
+        if lasting.covers(&pattern) {
             continue;
         }
         match (obstacle(&pattern, autocert), pattern) {
