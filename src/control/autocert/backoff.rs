@@ -48,18 +48,28 @@ const OPERATOR: [Duration; 4] = [minutes(10), hours(1), hours(6), hours(24)];
 
 /// However little of the lifetime is left, a CA is not asked more often than this.
 const SHORTEST: Duration = seconds(5);
+/// A validation that fails is not tried again sooner because time runs out: the pace at which Let's Encrypt
+/// gives failed validations of a name back ...
+const VALIDATION_SHORTEST: Duration = minutes(12);
+/// ... and this part of the lifetime for certificates of hours and minutes, whose CA has other limits.
+const VALIDATION_PART: u32 = 100;
 /// Retries take place while they can still help: at least so many before what is served expires, or before
 /// the window closes in which a renewal is exempt from the CA's limits.
 const TRIES_LEFT: u32 = 8;
 /// No `Retry-After` is believed beyond this: a week is Let's Encrypt's longest limit.
 const LONGEST_RETRY_AFTER: Duration = hours(7 * 24);
 
-/// When the next attempt is due. `horizon` is the moment by which a success is wanted, if there is one;
-/// `seed` spreads the names that failed at the same moment.
-pub fn due(attempts: &Attempts, horizon: Option<Moment>, seed: u64, now: Moment) -> Moment {
+/// When the next attempt is due. `horizon` is the moment by which a success is wanted, if there is one, and
+/// `lifetime` that of what is served until then; `seed` spreads the names that failed at the same moment.
+pub fn due(
+    attempts: &Attempts,
+    horizon: Option<Moment>,
+    lifetime: Option<Duration>,
+    seed: u64,
+    now: Moment,
+) -> Moment {
     let Some(last) = &attempts.last else { return now };
-    // A clock that was set back must not prolong the pause.
-    let at = last.at.min(now);
+    let at = last.at;
     let steps: &[Duration] = match last.class {
         Class::Unreachable => &UNREACHABLE,
         Class::Validation => &VALIDATION,
@@ -70,14 +80,27 @@ pub fn due(attempts: &Attempts, horizon: Option<Moment>, seed: u64, now: Moment)
     let mut delay = steps.get(step).copied().unwrap_or(SHORTEST);
     // Up to a tenth more.
     delay += delay.mul_f64(fraction(seed, u64::from(attempts.failures)) / 10.0);
-    // A person's work does not get faster because time runs out.
-    if let Some(horizon) = horizon.filter(|_| last.class != Class::Operator) {
-        delay = delay.min((horizon.since(at) / TRIES_LEFT).max(SHORTEST));
+    if let (Some(horizon), Some(shortest)) = (horizon, shortest(last.class, lifetime)) {
+        delay = delay.min((horizon.since(at) / TRIES_LEFT).max(shortest));
     }
-    let due = at.plus(delay.max(Duration::from_secs(1)));
-    match last.not_before {
-        Some(asked) => due.max(asked.min(at.plus(LONGEST_RETRY_AFTER))),
-        None => due,
+    let mut due = at.plus(delay.max(Duration::from_secs(1)));
+    if let Some(asked) = last.not_before {
+        due = due.max(asked.min(at.plus(LONGEST_RETRY_AFTER)));
+    }
+    // By a clock that was set back the failure is yet to come. A pause that began at each look would
+    // never end.
+    if at > now.plus(due.since(at)) { now } else { due }
+}
+
+/// The shortest pause that what expires soon may have after such a failure; `None`: time that runs out
+/// makes neither a person nor an issuer's limit any faster.
+fn shortest(class: Class, lifetime: Option<Duration>) -> Option<Duration> {
+    match class {
+        Class::Unreachable => Some(SHORTEST),
+        Class::Validation => Some(lifetime.map_or(VALIDATION_SHORTEST, |lifetime| {
+            (lifetime / VALIDATION_PART).clamp(SHORTEST, VALIDATION_SHORTEST)
+        })),
+        Class::Limited | Class::Operator => None,
     }
 }
 
@@ -106,12 +129,12 @@ mod tests {
     }
 
     fn delay(class: Class, failures: u32) -> Duration {
-        due(&failed(class, failures, None), None, 7, NOW).since(NOW)
+        due(&failed(class, failures, None), None, None, 7, NOW).since(NOW)
     }
 
     #[test]
     fn pauses_grow_to_hours_and_end_never() {
-        assert_eq!(due(&Attempts::default(), None, 7, NOW), NOW);
+        assert_eq!(due(&Attempts::default(), None, None, 7, NOW), NOW);
         for class in [Class::Unreachable, Class::Validation, Class::Limited, Class::Operator] {
             let mut before = Duration::ZERO;
             for failures in 1..8 {
@@ -129,20 +152,48 @@ mod tests {
 
     #[test]
     fn what_expires_soon_is_tried_more_often() {
-        let by = |horizon: Duration| {
-            due(&failed(Class::Validation, 6, None), Some(NOW.plus(horizon)), 7, NOW).since(NOW)
+        let by = |class: Class, horizon: Duration, lifetime: Option<Duration>| {
+            let horizon = Some(NOW.plus(horizon));
+            due(&failed(class, 6, None), horizon, lifetime, 7, NOW).since(NOW)
         };
-        assert_eq!(by(seconds(80)), seconds(10));
-        assert_eq!(by(hours(8)), hours(1));
-        assert_eq!(by(Duration::ZERO), SHORTEST);
-        let operator = failed(Class::Operator, 4, None);
-        assert!(due(&operator, Some(NOW.plus(seconds(80))), 7, NOW).since(NOW) >= hours(24));
+        assert_eq!(by(Class::Unreachable, seconds(80), None), seconds(10));
+        assert_eq!(by(Class::Unreachable, hours(2), None), minutes(15));
+        assert_eq!(by(Class::Unreachable, Duration::ZERO, None), SHORTEST);
+        // A failed validation counts against the issuer's limits ...
+        for lifetime in [None, Some(hours(90 * 24))] {
+            assert_eq!(by(Class::Validation, Duration::ZERO, lifetime), minutes(12));
+        }
+        assert_eq!(by(Class::Validation, hours(8), None), hours(1));
+        assert_eq!(by(Class::Validation, Duration::ZERO, Some(hours(1))), seconds(36));
+        assert_eq!(by(Class::Validation, Duration::ZERO, Some(seconds(60))), SHORTEST);
+        // ... and neither a limit nor a person gets any faster.
+        assert!(by(Class::Limited, Duration::ZERO, None) >= hours(12));
+        assert!(by(Class::Operator, Duration::ZERO, None) >= hours(24));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_an_attempt_by_a_pause_and_not_for_ever() {
+        for class in [Class::Unreachable, Class::Validation, Class::Limited, Class::Operator] {
+            for not_before in [None, Some(NOW.plus(hours(30)))] {
+                let attempts = failed(class, 4, not_before);
+                let pause = due(&attempts, None, None, 7, NOW).since(NOW);
+                for back in [seconds(5), minutes(10), hours(3), hours(40 * 24)] {
+                    let begun = NOW.minus(back);
+                    let mut now = begun;
+                    while due(&attempts, None, None, 7, now) > now {
+                        now = now.plus(seconds(30));
+                        assert!(now.since(begun) <= 2 * pause + seconds(30), "{class:?} {back:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
     fn what_the_issuer_asks_for_is_obeyed_within_reason() {
         let until = |asked: Duration| {
-            due(&failed(Class::Limited, 1, Some(NOW.plus(asked))), Some(NOW), 7, NOW).since(NOW)
+            due(&failed(Class::Unreachable, 1, Some(NOW.plus(asked))), Some(NOW), None, 7, NOW)
+                .since(NOW)
         };
         assert_eq!(until(hours(30)), hours(30));
         assert_eq!(until(hours(10_000)), LONGEST_RETRY_AFTER);
@@ -159,9 +210,10 @@ mod tests {
             let attempts = failed(class, failures, None);
             let now = Moment::from_unix_seconds(NOW.unix_seconds() + ago);
             let horizon = horizon.map(Moment::from_unix_seconds);
-            let due = due(&attempts, horizon, seed, now);
-            prop_assert!(due > attempts.last.unwrap().at.min(now));
-            prop_assert!(due.since(now) <= hours(27));
+            let due = due(&attempts, horizon, None, seed, now);
+            let at = attempts.last.unwrap().at;
+            prop_assert!(due > at || due == now);
+            prop_assert!(due.since(now) <= 2 * hours(27));
         }
 
         #[test]

@@ -1,12 +1,16 @@
 //! What to do next for a name: rest, ask for renewal information, order, resume, or wait for a person. Pure.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::store::record::{Attempts, Class, Renewal};
 
 use super::backoff;
 use super::renewal::{Basis, Validity, last_resort, not_again_before, renewed_at};
+
+/// No longer pause between two questions for renewal information is ever stored (RFC 9773 §4.3.2).
+const RENEWAL_ASKED_AFTER_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// All that the decision is made from.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +108,10 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
     let due = due(facts, now);
     if let Err((until, why)) = due {
         return match facts.ask_renewal_at {
-            Some(at) if at <= now => Plan::AskRenewal { why: Why::RenewalInformation },
+            // By a clock that was set back the moment would never come.
+            Some(at) if at <= now || at > now.plus(RENEWAL_ASKED_AFTER_AT_MOST) => {
+                Plan::AskRenewal { why: Why::RenewalInformation }
+            }
             Some(at) => Plan::Rest { until: until.min(at), why },
             None => Plan::Rest { until, why },
         };
@@ -119,7 +126,8 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
         }
     }
     if facts.asked.is_none() {
-        let retry = backoff::due(facts.attempts, horizon, facts.seed, now);
+        let lifetime = facts.validity.map(|held| held.not_after.since(held.not_before));
+        let retry = backoff::due(facts.attempts, horizon, lifetime, facts.seed, now);
         if retry > now {
             let class = facts.attempts.last.as_ref().map(|last| last.class);
             return match class {
@@ -172,8 +180,6 @@ fn due(facts: &Facts<'_>, now: Moment) -> Result<(Why, Option<Moment>), (Moment,
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::store::record::Failure;
     use proptest::prelude::*;
@@ -325,12 +331,12 @@ mod tests {
         let early = plan(&fresh, NOW.minus(5 * DAY));
         assert!(matches!(early, Plan::Rest { why: Why::NotYetValid, .. }), "{early:?}");
         assert_eq!(plan(&fresh, NOW.plus(300 * DAY)), Plan::Order { why: Why::Expired });
-        // A failure that lies in the future of a clock that was set back delays no more than its pause.
+        // What lies in the future of a clock that was set back is no pause.
         let ahead = failed(Class::Unreachable, 1, Duration::ZERO);
-        let Plan::Rest { until, .. } = plan(&facts(None, &ahead), NOW.minus(9 * DAY)) else {
-            panic!()
-        };
-        assert!(until.since(NOW.minus(9 * DAY)) < Duration::from_secs(10));
+        let ordered = Plan::Order { why: Why::NoCertificate };
+        assert_eq!(plan(&facts(None, &ahead), NOW.minus(9 * DAY)), ordered);
+        let asked = Facts { ask_renewal_at: Some(NOW.plus(2 * DAY)), ..fresh };
+        assert_eq!(plan(&asked, NOW), Plan::AskRenewal { why: Why::RenewalInformation });
     }
 
     proptest! {
