@@ -76,14 +76,21 @@ pub struct OpenOrder {
     #[serde(default)]
     pub url: Option<String>,
     pub begun: Moment,
+    /// The challenge that the CA was told to look at: the order goes on with it or not at all.
+    #[serde(default)]
+    pub challenge: Option<String>,
 }
 
 /// What went wrong since the last success.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
-    /// Failures in a row.
+    /// Failures in a row of the last one's class, with its settings.
     #[serde(default)]
     pub failures: u32,
+    /// Failed validations with these settings, whatever else failed between them: each counted against the
+    /// issuer's limits.
+    #[serde(default)]
+    pub validations: u32,
     #[serde(default)]
     pub last: Option<Failure>,
 }
@@ -119,6 +126,25 @@ pub enum Class {
     Operator,
 }
 
+impl Attempts {
+    /// Counts one more failure.
+    pub fn count(&mut self, failure: Failure) {
+        let last = self.last.as_ref();
+        if last.is_none_or(|last| last.settings != failure.settings) {
+            *self = Self::default();
+        }
+        if self.last.as_ref().is_none_or(|last| last.class != failure.class) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if failure.class == Class::Validation {
+            self.validations = self.validations.saturating_add(1);
+            self.failures = self.failures.max(self.validations);
+        }
+        self.last = Some(failure);
+    }
+}
+
 impl Record {
     pub fn new(name: &str, issuer: &str) -> Self {
         Self { version: VERSION, name: name.into(), issuer: issuer.into(), ..Self::default() }
@@ -147,9 +173,11 @@ mod tests {
             private_key: "key".into(),
             url: Some("https://ca.example/order/1".into()),
             begun: Moment::from_unix_seconds(1),
+            challenge: Some("http-01".into()),
         });
         record.attempts = Attempts {
             failures: 2,
+            validations: 1,
             last: Some(Failure {
                 at: Moment::from_unix_seconds(2),
                 class: Class::Limited,
@@ -163,6 +191,31 @@ mod tests {
         assert_eq!(Record::decode(&record.encode()), Some(record.clone()));
         record.version += 1;
         assert_eq!(Record::decode(&record.encode()), None);
+    }
+
+    #[test]
+    fn each_class_of_failures_is_counted_apart_and_other_settings_begin_anew() {
+        use Class::*;
+        let mut attempts = Attempts::default();
+        for (class, settings, failures, validations) in [
+            (Unreachable, "a", 1, 0),
+            (Unreachable, "a", 2, 0),
+            (Limited, "a", 1, 0),
+            (Validation, "a", 1, 1),
+            (Validation, "a", 2, 2),
+            (Unreachable, "a", 1, 2),
+            // A CA that fails now and then is no reason to fail validations faster.
+            (Validation, "a", 3, 3),
+            (Operator, "a", 1, 3),
+            (Operator, "b", 1, 0),
+            (Validation, "b", 1, 1),
+        ] {
+            let (what, settings) = (String::new(), settings.to_owned());
+            let at = Moment::from_unix_seconds(1);
+            attempts.count(Failure { at, class, what, remedy: None, not_before: None, settings });
+            let counted = (attempts.failures, attempts.validations);
+            assert_eq!(counted, (failures, validations), "{class:?}");
+        }
     }
 
     proptest! {

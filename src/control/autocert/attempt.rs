@@ -9,7 +9,7 @@ use crate::clock::Moment;
 use crate::config::autocert::ChallengeKind;
 use crate::name::ServerName;
 use crate::store::layout;
-use crate::store::record::{Attempts, Class};
+use crate::store::record::{Attempts, Certificate, Class, OpenOrder};
 
 use super::account::cannot_store;
 use super::ari;
@@ -17,10 +17,12 @@ use super::blocking;
 use super::ca::Ca;
 use super::held::Held;
 use super::http_client::{attended, last_answer};
+use super::kinds;
 use super::order::Ordering;
 use super::plan::{Asked, Facts, Plan, Why, plan};
 use super::stored::{self, Known};
 use super::verdict::Failed;
+use super::writes;
 
 /// Where a CA has no renewal information it is not looked for again before.
 const NO_RENEWAL_INFORMATION: Duration = Duration::from_secs(24 * 3600);
@@ -57,7 +59,7 @@ pub fn facts<'a>(
     storable: bool,
     seed: u64,
 ) -> Facts<'a> {
-    static NONE: Attempts = Attempts { failures: 0, last: None };
+    static NONE: Attempts = Attempts { failures: 0, validations: 0, last: None };
     // What only a person could mend is tried again at once when that person changed something.
     let mended = known
         .record
@@ -102,11 +104,17 @@ async fn turn(ca: &Ca, name: &ServerName, known: Known, asked: Option<Asked>, se
             None
         }
     };
+    let before = known.clone();
     let mut locked = Locked { ca, name, storable: lock.is_some(), known, lock };
     let outcome = locked.work(asked, seed).await;
     let Locked { known, lock, storable, .. } = locked;
+    let is_lost = lock.as_ref().is_some_and(Held::is_lost);
     if let Some(lock) = lock {
         lock.release().await;
+    }
+    if is_lost {
+        // Whoever took the lock goes on with what is stored, and so does our next turn.
+        return Turn { known: before, outcome: Outcome::Busy, storable: true };
     }
     Turn { known, outcome, storable }
 }
@@ -124,9 +132,8 @@ impl Locked<'_> {
         match self.decide_and_act(asked, seed).await {
             Ok(outcome) => outcome,
             Err(failed) => {
-                let attempts = &mut self.known.record.attempts;
-                attempts.failures = attempts.failures.saturating_add(1);
-                attempts.last = Some(failed.at(Moment::now(), &self.ca.fingerprint));
+                let failure = failed.at(Moment::now(), &self.ca.fingerprint);
+                self.known.record.attempts.count(failure);
                 self.save().await;
                 Outcome::Failed(failed)
             }
@@ -179,8 +186,10 @@ impl Locked<'_> {
                 } else {
                     // Somebody emptied the store, or it did not take what we know: it is offered again.
                     self.known.unsettled = true;
+                    let held = self.known.record.certificate.as_ref();
                     if self.known.record.order.is_none() {
-                        self.known.record.order = found.record.order;
+                        let open = found.record.order;
+                        self.known.record.order = open.filter(|open| is_unfinished(open, held));
                     }
                 }
                 Ok(())
@@ -218,8 +227,16 @@ impl Locked<'_> {
                 name: self.name,
                 record: &mut self.known.record,
                 must_store: self.storable,
+                lock: self.lock.as_ref(),
             };
             match ordering.certificate(kind, replaces.as_deref()).await {
+                Ok(certificate) if self.holds(&certificate) => {
+                    self.known.record.order = None;
+                    return Err(Failed::new(
+                        Class::Unreachable,
+                        "the open order was that of the certificate we have; another is placed",
+                    ));
+                }
                 Ok(mut certificate) => {
                     let now = Moment::now();
                     let pause = if has_renewal_information {
@@ -231,9 +248,10 @@ impl Locked<'_> {
                     certificate.obtained = Some(now);
                     self.known.take(self.name, certificate).map_err(|why| {
                         self.known.record.order = None;
-                        Failed::new(
-                            Class::Unreachable,
+                        // Whatever it is, another order gets the same.
+                        Failed::operator(
                             format!("what the CA issued cannot be served: {why}"),
+                            "see what the CA issues for this name and by which autocert_profile, or name another CA with autocert_ca",
                         )
                     })?;
                     self.known.record.order = None;
@@ -258,22 +276,20 @@ impl Locked<'_> {
         Err(last.unwrap_or_else(|| Failed::new(Class::Validation, "no challenge is left to try")))
     }
 
-    /// The challenges to try in this turn: all of them at first, then one at a time, for each failure counts
-    /// against the CA's limits. What worked before comes first.
+    /// The challenges to try in this turn.
     fn kinds(&self) -> Result<Vec<ChallengeKind>, Failed> {
-        let mut kinds = self.ca.challenges.clone();
-        if kinds.is_empty() {
+        if self.ca.challenges.is_empty() {
             return Err(Failed::operator(
                 "http-01 is the only one of autocert_challenges and cannot be answered",
                 "set http_redirect_addr to the port that the CA reaches as port 80",
             ));
         }
-        let worked = self.known.record.worked.as_deref();
-        kinds.sort_by_key(|kind| Some(kind.as_str()) != worked);
-        Ok(match self.known.record.attempts.failures as usize {
-            0 => kinds,
-            failures => kinds.into_iter().cycle().skip(failures).take(1).collect(),
-        })
+        Ok(kinds::kinds(&self.ca.challenges, &self.known.record))
+    }
+
+    /// Whether it is the certificate that is to be replaced.
+    fn holds(&self, certificate: &Certificate) -> bool {
+        self.known.record.certificate.as_ref().is_some_and(|held| held.chain == certificate.chain)
     }
 
     async fn ask_renewal(&mut self) {
@@ -325,8 +341,7 @@ impl Locked<'_> {
     }
 
     async fn save(&mut self) -> bool {
-        let (store, record) = (self.ca.store.clone(), self.known.record.clone());
-        let saved = blocking(move || stored::save(&*store, &record)).await;
+        let saved = writes::save(&self.ca.store, self.lock.as_ref(), &self.known.record).await;
         if let Err(error) = &saved {
             warn!(name = %self.name, %error, "not stored");
         }
@@ -337,17 +352,36 @@ impl Locked<'_> {
     }
 
     async fn commit(&mut self) {
-        let store = self.ca.store.clone();
-        let mut known = self.known.clone();
-        let (known, outcome) = blocking(move || {
-            let outcome = stored::commit(&*store, &mut known, Moment::now());
-            (known, outcome)
-        })
-        .await;
-        self.known = known;
+        let lock = self.lock.as_ref();
+        let outcome = writes::commit(&self.ca.store, lock, &mut self.known).await;
         self.storable = outcome.is_ok();
         if let Err(error) = outcome {
             warn!(name = %self.name, %error, "the certificate is served from memory and stored as soon as it can be");
         }
+    }
+}
+
+/// Whether an order that was found is not the one that the certificate we hold came from: had we stored the
+/// certificate, the order would be gone. Pure.
+fn is_unfinished(open: &OpenOrder, held: Option<&Certificate>) -> bool {
+    held.is_none_or(|held| held.private_key != open.private_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finished_order_does_not_come_back_to_life_after_a_commit_that_failed() {
+        let order = |key: &str| OpenOrder {
+            private_key: key.into(),
+            url: Some("https://ca.example/order/1".into()),
+            begun: Moment::from_unix_seconds(1),
+            challenge: None,
+        };
+        let held = Certificate { private_key: "one".into(), ..Certificate::default() };
+        assert!(!is_unfinished(&order("one"), Some(&held)));
+        assert!(is_unfinished(&order("two"), Some(&held)));
+        assert!(is_unfinished(&order("one"), None));
     }
 }

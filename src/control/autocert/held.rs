@@ -44,6 +44,12 @@ impl Held {
         self.lost.load(Ordering::Relaxed)
     }
 
+    /// As if somebody else had taken it.
+    #[cfg(test)]
+    pub fn lose(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
     pub async fn release(self) {
         self.beating.abort();
         let lock = self.lock.clone();

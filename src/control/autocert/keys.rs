@@ -40,6 +40,18 @@ pub fn generate(key_type: KeyType) -> Option<String> {
     }
 }
 
+/// The type of a private key, if it is one of those that we make.
+pub fn type_of(private_key_pem: &str) -> Option<KeyType> {
+    let key = KeyPair::from_pem(private_key_pem).ok()?;
+    [
+        (&PKCS_ECDSA_P256_SHA256, KeyType::P256),
+        (&PKCS_ECDSA_P384_SHA384, KeyType::P384),
+        (&PKCS_RSA_SHA256, KeyType::Rsa2048),
+    ]
+    .into_iter()
+    .find_map(|(algorithm, key_type)| key.is_compatible(algorithm).then_some(key_type))
+}
+
 /// An ECDSA P-256 account key, from PEM in any form, as PKCS#8.
 pub fn account_key_pkcs8(pem: &[u8]) -> Option<Vec<u8>> {
     let der = PrivateKeyDer::from_pem_slice(pem).ok()?;
@@ -102,10 +114,12 @@ mod tests {
         ] {
             let key = generate(key_type).unwrap();
             assert!(key.starts_with(&format!("-----BEGIN {label}-----\n")), "{key_type:?}");
+            assert_eq!(type_of(&key), Some(key_type));
             let der = request(&key, &name, true).unwrap();
             assert!(der.windows(5).any(|bytes| bytes == [0x30, 3, 2, 1, 5]), "{key_type:?}");
             assert_eq!(account_key_pkcs8(key.as_bytes()).is_some(), key_type == KeyType::P256);
         }
+        assert_eq!(type_of("nothing"), None);
         assert_eq!(request("nothing", &name, false), None);
     }
 

@@ -17,6 +17,7 @@ mod held;
 mod http_client;
 pub mod keeper;
 mod keys;
+mod kinds;
 pub mod names;
 mod order;
 pub mod plan;
@@ -29,6 +30,7 @@ mod stored;
 mod transport;
 mod triple;
 mod verdict;
+mod writes;
 
 use std::time::Duration;
 

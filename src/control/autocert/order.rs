@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
-    Identifier, NewOrder, Order, OrderStatus,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeStatus,
+    ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
 };
 use tracing::{debug, info, warn};
 
@@ -21,10 +21,11 @@ use super::blocking;
 use super::ca::Ca;
 use super::challenge::tls_alpn_certificate;
 use super::directory::Directory;
+use super::held::Held;
 use super::http_client::last_answer;
 use super::keys;
-use super::stored;
-use super::verdict::{Doing, Failed, judge, judge_problem};
+use super::verdict::{Doing, Failed, Verdict, judge, judge_problem};
+use super::writes;
 
 /// instant-acme tries a refused nonce three times; so many times three are enough at a CA that refuses half.
 const NONCE_ROUNDS: usize = 6;
@@ -60,6 +61,8 @@ pub struct Ordering<'a> {
     pub record: &'a mut Record,
     /// What cannot be stored ends the order; otherwise it goes on in memory.
     pub must_store: bool,
+    /// Of the name: nothing is stored once it is lost.
+    pub lock: Option<&'a Held>,
 }
 
 impl Ordering<'_> {
@@ -70,7 +73,7 @@ impl Ordering<'_> {
         kind: ChallengeKind,
         replaces: Option<&str>,
     ) -> Result<Certificate, Failed> {
-        let mut order = match self.resume().await? {
+        let mut order = match self.resume(kind).await? {
             Some(order) => order,
             None => self.place(replaces).await?,
         };
@@ -88,16 +91,24 @@ impl Ordering<'_> {
         self.download(&mut order).await
     }
 
-    /// The open order, unless the CA says that it is over.
-    async fn resume(&mut self) -> Result<Option<Order>, Failed> {
+    /// The open order. One that failed meanwhile is a failure like any other: a process that dies again and
+    /// again would else place order after order.
+    async fn resume(&mut self, kind: ChallengeKind) -> Result<Option<Order>, Failed> {
+        let key_type = self.ca.settings.key_type;
+        let is_of_another_type =
+            |open: &OpenOrder| keys::type_of(&open.private_key) != Some(key_type);
+        if self.record.order.as_ref().is_some_and(is_of_another_type) {
+            self.forget().await?;
+        }
         let Some(url) = self.record.order.as_ref().and_then(|order| order.url.clone()) else {
             return Ok(None);
         };
         match with_fresh_nonces!(self.account.order(url.clone())) {
             Ok(mut order) => {
                 if order.state().status == OrderStatus::Invalid {
+                    let failed = self.why_invalid(&mut order, kind).await;
                     self.forget().await?;
-                    return Ok(None);
+                    return Err(failed);
                 }
                 info!(name = %self.name, order = url, "order resumed");
                 Ok(Some(order))
@@ -123,7 +134,8 @@ impl Ordering<'_> {
                 blocking(move || keys::generate(key_type)).await.ok_or_else(|| {
                     Failed::new(Class::Unreachable, "the system's random source failed")
                 })?;
-            self.record.order = Some(OpenOrder { private_key, url: None, begun: Moment::now() });
+            self.record.order =
+                Some(OpenOrder { private_key, url: None, begun: Moment::now(), challenge: None });
             self.save().await?;
         }
         let identifiers = [match self.name.as_ip() {
@@ -214,7 +226,8 @@ impl Ordering<'_> {
             answering.push(self.ca.answer(self.name, answer));
             // The CA has been told before if we were killed just then.
             if challenge.status == ChallengeStatus::Pending {
-                with_fresh_nonces!(challenge.set_ready()).map_err(judged)?;
+                self.begin(kind).await?;
+                self.tell(&mut challenge).await?;
             }
         }
         let status = self.poll(order, |status| status != OrderStatus::Pending).await?;
@@ -225,33 +238,78 @@ impl Ordering<'_> {
         Ok(())
     }
 
-    /// Asks for the order's state until `done`.
+    /// Stores which challenge the CA is told to look at.
+    async fn begin(&mut self, kind: ChallengeKind) -> Result<(), Failed> {
+        let Some(open) = &mut self.record.order else { return Ok(()) };
+        let begun = Some(kind.as_str().to_owned());
+        if open.challenge == begun {
+            return Ok(());
+        }
+        open.challenge = begun;
+        self.save().await
+    }
+
+    /// Tells the CA that the challenge is answered. While that is uncertain the answer stays up, for the CA
+    /// may be asking for it.
+    async fn tell(&self, challenge: &mut ChallengeHandle<'_>) -> Result<(), Failed> {
+        let (begun, mut own) = (clock::steady(), POLL_FIRST);
+        let mut is_uncertain = false;
+        loop {
+            let Err(error) = with_fresh_nonces!(challenge.set_ready()) else { return Ok(()) };
+            let answer = last_answer();
+            let failed = judge(Doing::Validating, &error, &answer);
+            if !may_pass(&failed, answer.status) {
+                // Told twice, a CA may refuse: the order's state says what came of it.
+                return if is_uncertain { Ok(()) } else { Err(failed) };
+            }
+            is_uncertain = true;
+            let pause = pause(own, answer.retry_after, Moment::now());
+            if clock::steady().duration_since(begun) + pause > POLL_TIMEOUT {
+                return Err(failed);
+            }
+            tokio::time::sleep(pause).await;
+            own = longer(own);
+        }
+    }
+
+    /// Asks for the order's state until `done`. One bad answer is no reason to give up what the CA may be
+    /// at work on.
     async fn poll(
         &mut self,
         order: &mut Order,
         done: impl Fn(OrderStatus) -> bool,
     ) -> Result<OrderStatus, Failed> {
         let begun = clock::steady();
-        let mut pause = POLL_FIRST;
+        let (mut own, mut next) = (POLL_FIRST, POLL_FIRST);
         loop {
-            tokio::time::sleep(pause).await;
-            with_fresh_nonces!(order.refresh())
-                .map_err(|error| judge(Doing::Finalizing, &error, &last_answer()))?;
-            let status = order.state().status;
-            if done(status) {
-                return Ok(status);
-            }
-            let waited = clock::steady().duration_since(begun);
-            let asked = last_answer().retry_after.map(|at| at.since(Moment::now()));
-            pause = asked.unwrap_or((pause * 3 / 2).min(POLL_LONGEST)).max(POLL_FIRST);
-            if waited + pause > POLL_TIMEOUT {
-                let mut failed = Failed::new(
-                    Class::Unreachable,
-                    format!("the CA is not done with the order for {}; it is resumed", self.name),
-                );
-                failed.verdict = super::verdict::Verdict::Retry {
-                    not_before: asked.map(|pause| Moment::now().plus(pause)),
-                };
+            tokio::time::sleep(next).await;
+            let refreshed = with_fresh_nonces!(order.refresh());
+            let answer = last_answer();
+            let failed = match refreshed {
+                Ok(state) if done(state.status) => return Ok(state.status),
+                Ok(_) => {
+                    let mut failed = Failed::new(
+                        Class::Unreachable,
+                        format!(
+                            "the CA is not done with the order for {}; it is resumed",
+                            self.name
+                        ),
+                    );
+                    failed.verdict = Verdict::Retry { not_before: answer.retry_after };
+                    failed
+                }
+                Err(error) => {
+                    let failed = judge(Doing::Finalizing, &error, &answer);
+                    if !may_pass(&failed, answer.status) {
+                        return Err(failed);
+                    }
+                    debug!(name = %self.name, %error, "the order's state is asked for again");
+                    failed
+                }
+            };
+            own = longer(own);
+            next = pause(own, answer.retry_after, Moment::now());
+            if clock::steady().duration_since(begun) + next > POLL_TIMEOUT {
                 return Err(failed);
             }
         }
@@ -294,7 +352,12 @@ impl Ordering<'_> {
         let outcome = with_fresh_nonces!(order.finalize_csr(&request));
         if let Err(error) = outcome {
             let failed = judge(Doing::Finalizing, &error, &last_answer());
-            self.forget_if_over(order).await;
+            if failed.class == Class::Operator {
+                // What the operator changes, such as the type of the private key, is for another order.
+                self.forget().await?;
+            } else {
+                self.forget_if_over(order).await;
+            }
             return Err(failed);
         }
         Ok(())
@@ -348,12 +411,26 @@ impl Ordering<'_> {
     }
 
     async fn save(&self) -> Result<(), Failed> {
-        let (store, record) = (self.ca.store.clone(), self.record.clone());
-        match blocking(move || stored::save(&*store, &record)).await {
+        match writes::save(&self.ca.store, self.lock, self.record).await {
             Err(error) if self.must_store => Err(super::account::cannot_store(&error)),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the same question may get another answer in a moment. Pure.
+fn may_pass(failed: &Failed, status: u16) -> bool {
+    failed.class == Class::Unreachable && status != 404 && !failed.is("accountDoesNotExist")
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 3 / 2).min(POLL_LONGEST)
+}
+
+/// How long to wait: as long as the CA asks for (RFC 8555 §7.5.1), and by a time that is past or by a clock
+/// that is wrong no shorter than we would. Pure.
+fn pause(own: Duration, asked: Option<Moment>, now: Moment) -> Duration {
+    asked.map_or(Duration::ZERO, |at| at.since(now)).max(own)
 }
 
 fn is_about_replaces(error: &Error) -> bool {
@@ -365,4 +442,49 @@ fn is_about_replaces(error: &Error) -> bool {
         || status == 409
         || detail.contains("replace")
         || (status == 404 && !kind.ends_with(":accountDoesNotExist"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
+
+    #[test]
+    fn the_ca_is_asked_no_faster_for_a_retry_after_that_is_past() {
+        let mut own = POLL_FIRST;
+        let mut waited = Duration::ZERO;
+        let mut polls = 0;
+        while waited < POLL_TIMEOUT {
+            own = longer(own);
+            waited += pause(own, Some(NOW.minus(Duration::from_secs(polls))), NOW);
+            polls += 1;
+        }
+        assert!(polls < 40, "{polls}");
+        let asked = Duration::from_secs(30);
+        assert_eq!(pause(POLL_FIRST, Some(NOW.plus(asked)), NOW), asked);
+        assert_eq!(pause(POLL_FIRST, None, NOW), POLL_FIRST);
+    }
+
+    #[test]
+    fn a_bad_answer_is_asked_again_and_one_with_a_meaning_is_not() {
+        let failed = |class, kind: Option<&str>| {
+            let mut failed = Failed::new(class, "");
+            failed.kind = kind.map(str::to_owned);
+            failed
+        };
+        for (class, kind, status, again) in [
+            (Class::Unreachable, None, 0, true),
+            (Class::Unreachable, None, 502, true),
+            (Class::Unreachable, Some("serverInternal"), 500, true),
+            (Class::Unreachable, Some("badNonce"), 400, true),
+            (Class::Unreachable, Some("accountDoesNotExist"), 400, false),
+            (Class::Unreachable, None, 404, false),
+            (Class::Validation, Some("connection"), 400, false),
+            (Class::Limited, Some("rateLimited"), 429, false),
+            (Class::Operator, Some("caa"), 403, false),
+        ] {
+            assert_eq!(may_pass(&failed(class, kind), status), again, "{kind:?} {status}");
+        }
+    }
 }

@@ -207,7 +207,7 @@ mod tests {
         let (what, settings) = (String::new(), String::new());
         let (at, remedy) = (NOW.minus(ago), None);
         let last = Failure { at, class, what, remedy, not_before: None, settings };
-        Attempts { failures, last: Some(last) }
+        Attempts { failures, validations: 0, last: Some(last) }
     }
 
     fn facts(validity: Option<Validity>, attempts: &Attempts) -> Facts<'_> {
