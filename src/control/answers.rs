@@ -61,10 +61,14 @@ pub fn answer(
     let _ = reply.send(Answer::Failed(failed));
 }
 
-/// Answers with what the keeper says, whenever it says it.
-fn pass_on(outcome: oneshot::Receiver<Result<String, String>>, reply: oneshot::Sender<Answer>) {
+/// Answers with what the keeper says, whenever it says it. Whoever waits no longer lets the keeper know.
+fn pass_on(outcome: oneshot::Receiver<Result<String, String>>, mut reply: oneshot::Sender<Answer>) {
     tokio::spawn(async move {
-        let answer = match outcome.await {
+        let outcome = tokio::select! {
+            outcome = outcome => outcome,
+            () = reply.closed() => return,
+        };
+        let answer = match outcome {
             Ok(Ok(said)) => Answer::Done(said),
             Ok(Err(why)) => Answer::Failed(why),
             Err(_) => Answer::Failed("the configuration has changed meanwhile".into()),

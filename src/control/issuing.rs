@@ -78,17 +78,21 @@ impl Issuing {
             self.ca = None;
             return;
         };
-        // With the same settings the account and what is known of the CA stay.
-        let ca =
-            self.ca.take().filter(|ca| ca.settings == prepared.settings).unwrap_or_else(|| {
-                Arc::new(Ca::new(
-                    prepared.settings.clone(),
-                    prepared.store.clone(),
-                    prepared.transport.clone(),
-                    publisher.clone(),
-                    has_plain_listener,
-                ))
-            });
+        // With the same settings the account and what is known of the CA stay. A file of roots may have
+        // been mended under the same name.
+        let same = |ca: &Arc<Ca>| {
+            ca.settings == prepared.settings && ca.trusted_roots == prepared.trusted_roots
+        };
+        let ca = self.ca.take().filter(same).unwrap_or_else(|| {
+            Arc::new(Ca::new(
+                prepared.settings.clone(),
+                prepared.store.clone(),
+                prepared.transport.clone(),
+                prepared.trusted_roots.clone(),
+                publisher.clone(),
+                has_plain_listener,
+            ))
+        });
         self.ca = Some(ca.clone());
         let keeper = self.keeper.get_or_insert_with(|| {
             let (commands, news) = keeper::start();

@@ -17,7 +17,6 @@ use super::keys::{account_key_pkcs8, generate};
 use super::registration::register;
 use super::verdict::{Doing, Failed, judge};
 use super::{blocking, disk};
-use crate::store::record::Class;
 
 /// An account's private key, and its URL once the issuer has named it.
 #[derive(Clone)]
@@ -101,12 +100,7 @@ pub async fn obtain(
     }
     let email = settings.email.clone();
     let name = layout::account_lock(email.as_deref().unwrap_or_default());
-    let lock = loop {
-        match Held::try_take(&ca.store, name.clone()).await.map_err(disk)? {
-            Some(lock) => break lock,
-            None => tokio::time::sleep(super::LOCK_POLL).await,
-        }
-    };
+    let lock = Held::take(&ca.store, name).await?;
     let outcome = locked(ca, directory, forgotten).await;
     lock.release().await;
     outcome
@@ -205,13 +199,11 @@ fn say_what_is_agreed_to(settings: &Autocert, directory: &Directory) {
 
 /// A class for what the store refuses.
 pub fn cannot_store(error: &io::Error) -> Failed {
-    let mut failed = Failed::operator(
+    // A disk that is full now may have room in a minute.
+    Failed::mendable(
         error.to_string(),
         "autocert_dir must be ringgate's to read and write, with space left",
-    );
-    // A disk that is full now may have room in a minute, and asking it costs the CA nothing.
-    failed.class = Class::Unreachable;
-    failed
+    )
 }
 
 #[cfg(test)]

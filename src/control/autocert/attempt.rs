@@ -60,13 +60,13 @@ pub fn facts<'a>(
     seed: u64,
 ) -> Facts<'a> {
     static NONE: Attempts = Attempts { failures: 0, validations: 0, last: None };
-    // What only a person could mend is tried again at once when that person changed something.
+    // What a person could mend is tried again at once when that person changed something.
     let mended = known
         .record
         .attempts
         .last
         .as_ref()
-        .is_some_and(|last| last.class == Class::Operator && last.settings != ca.fingerprint);
+        .is_some_and(|last| last.remedy.is_some() && last.settings != ca.fingerprint);
     let certificate = known.record.certificate.as_ref();
     Facts {
         validity: known.validity(),
@@ -186,6 +186,11 @@ impl Locked<'_> {
                 } else {
                     // Somebody emptied the store, or it did not take what we know: it is offered again.
                     self.known.unsettled = true;
+                    let held = self.known.record.certificate.as_mut();
+                    if let (Some(held), Some(found)) = (held, &found.record.certificate) {
+                        // Revoked while we had something that the store had not taken.
+                        held.revoked |= found.revoked && found.chain == held.chain;
+                    }
                     let held = self.known.record.certificate.as_ref();
                     if self.known.record.order.is_none() {
                         let open = found.record.order;

@@ -28,6 +28,8 @@ const FAILURE_AGE: Duration = Duration::from_secs(2);
 
 pub struct Ca {
     pub settings: Autocert,
+    /// PEM: what is trusted besides the system's roots.
+    pub trusted_roots: Vec<u8>,
     pub issuer_key: String,
     pub store: Arc<dyn Store>,
     pub http: AcmeHttp,
@@ -52,17 +54,19 @@ impl Ca {
         settings: Autocert,
         store: Arc<dyn Store>,
         transport: Transport,
+        trusted_roots: Vec<u8>,
         publisher: Publisher,
         has_http_listener: bool,
     ) -> Self {
         let mut challenges = settings.challenges.clone();
         challenges.retain(|kind| has_http_listener || *kind != ChallengeKind::Http01);
-        let fingerprint = fingerprint(&settings, has_http_listener);
+        let fingerprint = fingerprint(&settings, &trusted_roots, has_http_listener);
         Self {
             fingerprint,
             issuer_key: layout::issuer_key(&settings.ca),
             http: AcmeHttp::new(transport, &settings.ca),
             settings,
+            trusted_roots,
             store,
             publisher,
             challenges,
@@ -147,10 +151,11 @@ impl Ca {
     }
 }
 
-/// Of all settings that an order's fate may depend on, secrets included: a digest cannot be read back.
-fn fingerprint(settings: &Autocert, has_http_listener: bool) -> String {
+/// Of all settings that an order's fate may depend on, secrets and the content of files included: a digest
+/// cannot be read back.
+fn fingerprint(settings: &Autocert, trusted_roots: &[u8], has_http_listener: bool) -> String {
     let mac_key = settings.external_account.as_ref().map(|account| account.mac_key.as_slice());
-    let text = format!("{settings:?} {has_http_listener} {mac_key:?}");
+    let text = format!("{settings:?} {has_http_listener} {mac_key:?} {trusted_roots:?}");
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,13 +8,22 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::store::{Lock, Store};
 
-use super::blocking;
+use super::verdict::Failed;
+use super::{blocking, disk};
 
 /// Twice within the ten seconds after which a lock is anyone's, with room for a slow disk.
 const BEAT: Duration = Duration::from_secs(4);
+
+/// How often a lock that somebody else holds is looked at again: CertMagic's own pace.
+const LOCK_POLL: Duration = Duration::from_secs(1);
+/// An order waits two minutes for its validation and two for its chain, and a CA may take its time over each
+/// request: whoever holds a lock for longer is at work on nothing.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// A lock whose holder died is anyone's before that.
+const TOLD_AFTER: Duration = Duration::from_secs(15);
 
 /// A held lock. Released by [`Held::release`]; dropped without, it goes stale by itself.
 pub struct Held {
@@ -37,6 +46,40 @@ impl Held {
             let beating = tokio::spawn(beat(lock.clone(), lost.clone()));
             Self { lock, lost, beating }
         }))
+    }
+
+    /// Takes the lock when whoever holds it lets go.
+    ///
+    /// # Errors
+    /// If the store cannot hold a lock at all, or it is held too long.
+    pub async fn take(store: &Arc<dyn Store>, name: String) -> Result<Self, Failed> {
+        Self::take_within(store, name, TAKE_TIMEOUT).await
+    }
+
+    async fn take_within(
+        store: &Arc<dyn Store>,
+        name: String,
+        timeout: Duration,
+    ) -> Result<Self, Failed> {
+        let begun = clock::steady();
+        let mut is_told = false;
+        loop {
+            if let Some(lock) = Self::try_take(store, name.clone()).await.map_err(disk)? {
+                return Ok(lock);
+            }
+            let waited = clock::steady().duration_since(begun);
+            if waited >= timeout {
+                let seconds = timeout.as_secs();
+                return Err(Failed::mendable(
+                    format!("somebody else has held the lock {name} for {seconds} s"),
+                    "see what another node with this autocert_dir is doing",
+                ));
+            }
+            if waited >= TOLD_AFTER && !std::mem::replace(&mut is_told, true) {
+                warn!(lock = name, "waiting for a lock that somebody else holds");
+            }
+            tokio::time::sleep(LOCK_POLL.min(timeout)).await;
+        }
     }
 
     /// Whether somebody else took it: we were too slow to show that we are alive.
@@ -80,5 +123,23 @@ async fn beat(lock: Arc<Mutex<Box<dyn Lock>>>, lost: Arc<AtomicBool>) {
             // A disk that is full for a moment; others will tell if it lasts.
             Err(error) => warn!(%error, "a lock is not extended"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::directory::scratch::ScratchStore;
+
+    #[tokio::test]
+    async fn a_lock_that_is_not_let_go_is_not_waited_for_without_end() {
+        let (_scratch, store) = ScratchStore::new("held-deadline");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let held = Held::take(&store, "one".into()).await.unwrap();
+        let soon = Duration::from_millis(50);
+        let failed = Held::take_within(&store, "one".into(), soon).await.err().unwrap();
+        assert!(failed.what.contains("the lock one"), "{failed}");
+        held.release().await;
+        Held::take_within(&store, "one".into(), soon).await.unwrap().release().await;
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::RevocationReason;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 use tracing::{debug, error, info};
@@ -24,10 +25,13 @@ use super::plan::{Asked, Plan};
 use super::revocation;
 use super::status::Status;
 use super::stored::Known;
+use super::verdict::Failed;
 
 /// Turns at once. Let's Encrypt allows 300 orders in three hours and answers in about a second: more at
 /// once would only reach its limits sooner.
 const TURNS_AT_ONCE: usize = 16;
+/// Revocations at once, each asked for by a person or a person's script; more are refused.
+const REVOCATIONS_AT_ONCE: usize = 64;
 /// How often everything is decided anew: often enough for a clock that jumped and for certificates of
 /// minutes.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -65,8 +69,15 @@ pub fn start() -> (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<News>
     let (sender, commands) = mpsc::unbounded_channel();
     let (news, receiver) = mpsc::unbounded_channel();
     tokio::spawn(
-        Keeper { commands, news, assigned: None, working: JoinSet::new(), workers: HashMap::new() }
-            .run(),
+        Keeper {
+            commands,
+            news,
+            assigned: None,
+            working: JoinSet::new(),
+            revoking: JoinSet::new(),
+            workers: HashMap::new(),
+        }
+        .run(),
     );
     (sender, receiver)
 }
@@ -76,6 +87,8 @@ struct Keeper {
     news: mpsc::UnboundedSender<News>,
     assigned: Option<Assigned>,
     working: JoinSet<Done>,
+    /// Revocations wait for locks: they take no turn's place.
+    revoking: JoinSet<Done>,
     /// Whose work each is, for the case that it panics.
     workers: HashMap<task::Id, ServerName>,
 }
@@ -95,7 +108,8 @@ enum Done {
     Revoked {
         name: ServerName,
         reason: RevocationReason,
-        outcome: Result<Box<Known>, String>,
+        leaf: CertificateDer<'static>,
+        outcome: Result<(), Failed>,
         reply: Reply,
     },
 }
@@ -125,6 +139,12 @@ impl Keeper {
                     }
                     Err(panicked) => self.survive(&panicked),
                 },
+                Some(revoked) = self.revoking.join_next() => match revoked {
+                    Ok(done) => self.finish(done),
+                    Err(panicked) => {
+                        error!(%panicked, "this is a bug, please report it with the log");
+                    }
+                },
                 () = tokio::time::sleep(pause) => {
                     if let Some(assigned) = &mut self.assigned {
                         assigned.look_at_all(Moment::now());
@@ -152,17 +172,32 @@ impl Keeper {
                     None => drop(reply.send(Err(format!("autocert does not manage {name}")))),
                 }
             }
-            Command::Revoke { name, reason, reply } => match &self.assigned {
-                Some(assigned) if assigned.entries.contains_key(&name) => {
-                    let ca = assigned.ca.clone();
-                    self.working.spawn(async move {
-                        let outcome = revocation::revoke(ca, name.clone(), reason.clone()).await;
-                        let outcome = outcome.map(Box::new).map_err(|failed| failed.to_string());
-                        Done::Revoked { name, reason, outcome, reply }
-                    });
-                }
-                _ => drop(reply.send(Err(format!("autocert does not manage {name}")))),
-            },
+            Command::Revoke { name, reason, reply } => self.revoke(name, reason, reply),
+        }
+    }
+
+    /// Begins to revoke what is served now.
+    fn revoke(&mut self, name: ServerName, reason: RevocationReason, mut reply: Reply) {
+        let begin = || {
+            let assigned = self.assigned.as_ref();
+            let managed = assigned.and_then(|all| Some((all.entries.get(&name)?, all.ca.clone())));
+            let (entry, ca) = managed.ok_or_else(|| format!("autocert does not manage {name}"))?;
+            let certified = entry.known.certified.as_ref();
+            let leaf = certified.and_then(|certified| certified.key.cert.first());
+            let leaf = leaf.ok_or_else(|| format!("{name} has no certificate of this issuer"))?;
+            if self.revoking.len() >= REVOCATIONS_AT_ONCE {
+                return Err("too many revocations at once; try again".to_owned());
+            }
+            Ok((ca, leaf.clone().into_owned()))
+        };
+        match begin() {
+            Ok((ca, leaf)) => {
+                self.revoking.spawn(async move {
+                    let outcome = revocation::revoke(&ca, &name, &leaf, &reason, &mut reply).await;
+                    Done::Revoked { name, reason, leaf, outcome, reply }
+                });
+            }
+            Err(why) => drop(reply.send(Err(why))),
         }
     }
 
@@ -214,17 +249,24 @@ impl Keeper {
                     let _ = self.news.send(News { name, certified: news });
                 }
             }
-            Done::Revoked { name, reason, outcome, reply } => {
-                let said = outcome.map(|known| {
-                    let reason = format!("{reason:?}");
-                    assigned.events.tell(&name, Event::Revoked { reason });
-                    if let Some(entry) = assigned.entries.get_mut(&name) {
-                        entry.known = *known;
-                        entry.decide(&assigned.ca.clone(), Moment::now());
+            Done::Revoked { name, reason, leaf, outcome, reply } => {
+                let said = outcome.map(|()| {
+                    let said = format!("{reason:?}");
+                    assigned.events.tell(&name, Event::Revoked { reason: said });
+                    let ca = assigned.ca.clone();
+                    let entry = assigned.entries.get_mut(&name);
+                    let held = entry.is_some_and(|entry| {
+                        let held = revocation::mark(&mut entry.known, &leaf, &reason);
+                        entry.decide(&ca, Moment::now());
+                        held
+                    });
+                    if held {
+                        format!("{name} is revoked and will be replaced")
+                    } else {
+                        format!("what {name} had is revoked; it was replaced meanwhile")
                     }
-                    format!("{name} is revoked and will be replaced")
                 });
-                let _ = reply.send(said);
+                let _ = reply.send(said.map_err(|failed| failed.to_string()));
             }
         }
     }

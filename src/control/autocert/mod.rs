@@ -32,11 +32,6 @@ mod triple;
 mod verdict;
 mod writes;
 
-use std::time::Duration;
-
-/// How often a lock that somebody else holds is looked at again: CertMagic's own pace.
-const LOCK_POLL: Duration = Duration::from_secs(1);
-
 use account::cannot_store as store_failed;
 pub use revocation::reason as revocation_reason;
 use verdict::Failed;

@@ -19,6 +19,8 @@ pub struct PreparedAutocert {
     pub settings: Autocert,
     pub store: Arc<dyn Store>,
     pub transport: Transport,
+    /// PEM: what is trusted besides the system's roots, as it was read.
+    pub trusted_roots: Vec<u8>,
     /// The managed names, with what the store knows of them.
     pub names: Vec<(ServerName, Known)>,
 }
@@ -55,13 +57,19 @@ pub fn prepare_autocert(
         ));
     }
     let store: Arc<dyn Store> = Arc::new(Directory::new(&settings.dir));
+    let prepared = |names| PreparedAutocert {
+        settings: settings.clone(),
+        store: store.clone(),
+        transport,
+        trusted_roots: roots,
+        names,
+    };
     if !read_store {
         let names = names.into_iter().map(|name| {
             let known = Known::nothing(Record::new(name.as_str(), &settings.ca));
             (name, known)
         });
-        let names = names.collect();
-        return Ok(PreparedAutocert { settings: settings.clone(), store, transport, names });
+        return Ok(prepared(names.collect()));
     }
     let mut unreadable = 0;
     let names = names.into_iter().map(|name| {
@@ -75,7 +83,7 @@ pub fn prepare_autocert(
         (name, known)
     });
     let names = names.collect();
-    Ok(PreparedAutocert { settings: settings.clone(), store, transport, names })
+    Ok(prepared(names))
 }
 
 /// What is stored of each managed name: for when no process is running to be asked.

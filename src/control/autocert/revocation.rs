@@ -1,20 +1,20 @@
 //! Revokes a certificate at its issuer (RFC 8555 §7.6).
 
-use std::sync::Arc;
-
 use instant_acme::{RevocationReason, RevocationRequest};
+use rustls::pki_types::CertificateDer;
+use tracing::warn;
 
-use crate::clock::Moment;
 use crate::name::ServerName;
 use crate::store::layout;
+use crate::store::record::Class;
 
 use super::ca::Ca;
+use super::entry::Reply;
 use super::held::Held;
 use super::http_client::{attended, last_answer};
 use super::stored::{self, Known};
 use super::verdict::{Doing, Failed, judge};
-use super::{LOCK_POLL, blocking, disk};
-use crate::store::record::Class;
+use super::{blocking, disk, writes};
 
 /// The reasons that a subscriber may give (RFC 5280 §5.3.1), as people write them.
 pub fn reason(text: &str) -> Option<RevocationReason> {
@@ -28,41 +28,44 @@ pub fn reason(text: &str) -> Option<RevocationReason> {
     })
 }
 
-/// Revokes what is served and stores that it is revoked, so that it is replaced at once.
+/// Revokes the certificate that was served when this was asked, and stores that it is revoked if it has not
+/// been replaced meanwhile. Waits for nothing when nobody waits for the answer any more.
 ///
 /// # Errors
 /// In the CA's words.
 pub async fn revoke(
-    ca: Arc<Ca>,
-    name: ServerName,
-    reason: RevocationReason,
-) -> Result<Known, Failed> {
+    ca: &Ca,
+    name: &ServerName,
+    leaf: &CertificateDer<'static>,
+    reason: &RevocationReason,
+    reply: &mut Reply,
+) -> Result<(), Failed> {
     attended(async {
-        let lock_name = layout::issue_lock(name.as_str());
-        let lock = loop {
-            match Held::try_take(&ca.store, lock_name.clone()).await.map_err(disk)? {
-                Some(lock) => break lock,
-                None => tokio::time::sleep(LOCK_POLL).await,
+        let lock = tokio::select! {
+            lock = Held::take(&ca.store, layout::issue_lock(name.as_str())) => lock?,
+            () = reply.closed() => {
+                warn!(%name, "not revoked: whoever asked for it waited no longer");
+                return Err(Failed::new(Class::Unreachable, "nobody waits for it"));
             }
         };
-        let outcome = locked(&ca, &name, reason).await;
+        let outcome = locked(ca, name, leaf, reason, &lock).await;
         lock.release().await;
         outcome
     })
     .await
 }
 
-async fn locked(ca: &Ca, name: &ServerName, reason: RevocationReason) -> Result<Known, Failed> {
+async fn locked(
+    ca: &Ca,
+    name: &ServerName,
+    leaf: &CertificateDer<'static>,
+    reason: &RevocationReason,
+    lock: &Held,
+) -> Result<(), Failed> {
     let (store, issuer, text) = (ca.store.clone(), ca.settings.ca.clone(), name.clone());
     let mut known = blocking(move || stored::read(&*store, &issuer, &text)).await.map_err(disk)?;
-    let leaf = known.certified.as_ref().and_then(|certified| certified.key.cert.first().cloned());
-    let Some(leaf) = leaf else {
-        let what = format!("{name} has no certificate of this issuer");
-        return Err(Failed::new(Class::Unreachable, what));
-    };
     let (account, _) = ca.account().await?;
-    let compromised = matches!(reason, RevocationReason::KeyCompromise);
-    let request = RevocationRequest { certificate: &leaf, reason: Some(reason) };
+    let request = RevocationRequest { certificate: leaf, reason: Some(reason.clone()) };
     if let Err(error) = account.revoke(&request).await {
         let failed = judge(Doing::Ordering, &error, &last_answer());
         // Whoever asks for it again after a crash gets on.
@@ -70,19 +73,51 @@ async fn locked(ca: &Ca, name: &ServerName, reason: RevocationReason) -> Result<
             return Err(failed);
         }
     }
+    if mark(&mut known, leaf, reason) {
+        writes::commit(&ca.store, Some(lock), &mut known).await.map_err(disk)?;
+    }
+    Ok(())
+}
+
+/// Notes that this certificate is revoked. Returns whether it is the one that is known. Pure.
+pub fn mark(known: &mut Known, leaf: &CertificateDer<'_>, reason: &RevocationReason) -> bool {
+    let held = known.certified.as_ref().and_then(|certified| certified.key.cert.first());
+    if held != Some(leaf) {
+        return false;
+    }
     if let Some(certificate) = &mut known.record.certificate {
         certificate.revoked = true;
     }
     // A private key that was about to be used may be compromised with the other.
-    if compromised {
+    if matches!(reason, RevocationReason::KeyCompromise) {
         known.record.order = None;
     }
-    let store = ca.store.clone();
-    let (known, outcome) = blocking(move || {
-        let outcome = stored::commit(&*store, &mut known, Moment::now());
-        (known, outcome)
-    })
-    .await;
-    outcome.map_err(disk)?;
-    Ok(known)
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::PKCS_ECDSA_P256_SHA256;
+
+    use super::super::super::certified::samples::Issuer;
+    use super::*;
+    use crate::store::record::{Certificate, Record};
+
+    #[test]
+    fn what_replaced_a_certificate_meanwhile_is_not_taken_for_it() {
+        let (name, issuer) = (ServerName::parse("a.example").unwrap(), Issuer::new("revocation"));
+        let mut known = Known::nothing(Record::new("a.example", "https://ca.example/dir"));
+        let mut leaves = Vec::new();
+        for _ in 0..2 {
+            let (chain, private_key) = issuer.pair(&["a.example"], &PKCS_ECDSA_P256_SHA256);
+            let certificate = Certificate { chain, private_key, ..Certificate::default() };
+            known.take(&name, certificate).unwrap();
+            leaves.push(known.certified.as_ref().unwrap().key.cert[0].clone().into_owned());
+        }
+        let reason = RevocationReason::KeyCompromise;
+        assert!(!mark(&mut known, &leaves[0], &reason));
+        assert!(!known.record.certificate.as_ref().unwrap().revoked);
+        assert!(mark(&mut known, &leaves[1], &reason));
+        assert!(known.record.certificate.unwrap().revoked);
+    }
 }

@@ -52,6 +52,12 @@ impl Failed {
         Self { class: Class::Operator, verdict, what: what.into(), kind: None }
     }
 
+    /// A person can mend it, and it may mend itself; asking meanwhile costs nothing, so that it is tried
+    /// again as often as whatever is out of reach.
+    pub fn mendable(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { class: Class::Unreachable, ..Self::operator(what, remedy) }
+    }
+
     pub fn is(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
     }
@@ -82,7 +88,7 @@ pub fn judge(doing: Doing, error: &Error, answer: &Answer) -> Failed {
     match error {
         Error::Api(problem) => judge_problem(doing, problem, answer),
         Error::Other(other) => match other.downcast_ref::<Trouble>() {
-            Some(Trouble { what, remedy: Some(remedy) }) => Failed::operator(what, remedy),
+            Some(Trouble { what, remedy: Some(remedy) }) => Failed::mendable(what, remedy),
             _ => unreachable(other.to_string(), answer),
         },
         Error::Json(error) => {
@@ -211,12 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_ca_is_for_a_person_and_one_that_is_down_is_not() {
+    fn an_untrusted_ca_is_for_a_person_and_tried_as_often_as_one_that_is_down() {
         let trouble = |remedy: Option<&str>| {
             let trouble = Trouble { what: "no TLS".into(), remedy: remedy.map(str::to_owned) };
             judge(Doing::Ordering, &Error::Other(Box::new(trouble)), &Answer::default())
         };
-        assert_eq!(trouble(Some("name its root")).class, Class::Operator);
+        let untrusted = trouble(Some("name its root"));
+        assert_eq!(untrusted.verdict, Verdict::AskOperator { remedy: "name its root".into() });
+        assert_eq!(untrusted.class, Class::Unreachable);
         assert_eq!(trouble(None).class, Class::Unreachable);
+        assert_eq!(trouble(None).verdict, Verdict::Retry { not_before: None });
     }
 }
