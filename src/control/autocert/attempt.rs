@@ -181,8 +181,16 @@ impl Locked<'_> {
                 let since = |known: &Known| known.certified.as_ref().map(|one| one.not_before);
                 let is_later = since(&found) > since(&self.known);
                 let is_same = since(&found) == since(&self.known);
-                if is_later || (is_same && !self.known.unsettled) {
-                    self.known = found;
+                let is_ours = self.known.unsettled && self.known.is_obtained();
+                if is_later || (is_same && !is_ours) {
+                    let before = std::mem::replace(&mut self.known, found);
+                    let since = |attempts: &Attempts| attempts.last.as_ref().map(|last| last.at);
+                    let (before, attempts) =
+                        (before.record.attempts, &mut self.known.record.attempts);
+                    // What the store has not taken of our failures counts all the same.
+                    if is_same && since(&before) > since(attempts) {
+                        *attempts = before;
+                    }
                 } else {
                     // Somebody emptied the store, or it did not take what we know: it is offered again.
                     self.known.unsettled = true;

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use tracing::debug;
+
 use crate::clock::Moment;
 use crate::name::{Pattern, ServerName};
 use crate::store::record::{Certificate, Record};
 use crate::store::{Expect, Store, layout};
 
 use super::super::certified::{Certified, Source, certify};
+use super::ari;
 use super::renewal::Validity;
 use super::triple::{Contents, digest_of, is_about};
 
@@ -34,6 +37,20 @@ impl Known {
     /// A name without a certificate.
     pub fn nothing(record: Record) -> Self {
         Self { record, certified: None, unsettled: false }
+    }
+
+    /// Whether a certificate that was found counts instead: one that was issued later or, where ours was
+    /// found there too, the one that is there now.
+    fn gives_way_to(&self, found: &Certified) -> bool {
+        self.certified.as_ref().is_none_or(|ours| {
+            found.not_before > ours.not_before
+                || (found.not_before == ours.not_before && !self.is_obtained())
+        })
+    }
+
+    /// Whether we got the certificate from the issuer ourselves.
+    pub fn is_obtained(&self) -> bool {
+        self.record.certificate.as_ref().is_some_and(|certificate| certificate.obtained.is_some())
     }
 
     /// The dates that decisions are made from.
@@ -91,11 +108,15 @@ pub fn read(store: &dyn Store, issuer: &str, name: &ServerName) -> io::Result<Kn
         known.unsettled = true;
     }
     let found = contents(store, &issuer_key, text)?;
-    if let Some(certificate) = found.certificate()
+    if let Some(mut certificate) = found.certificate()
         && known.record.certificate.as_ref().is_none_or(|ours| ours.chain != certificate.chain)
         && let Ok(theirs) = check(issuer, name, &certificate)
-        && known.certified.as_ref().is_none_or(|ours| theirs.not_before > ours.not_before)
+        && known.gives_way_to(&theirs)
     {
+        // CertMagic keeps a window over a renewal until it asks again.
+        let id = theirs.key.cert.first().and_then(|leaf| ari::identifier(leaf));
+        let renewal = certificate.renewal.take();
+        certificate.renewal = renewal.filter(|found| Some(&found.id) == id.as_ref());
         known.record.certificate = Some(certificate);
         known.certified = Some(Arc::new(theirs));
         known.record.written = found.digests();
@@ -146,7 +167,14 @@ pub fn commit(store: &dyn Store, known: &mut Known, now: Moment) -> io::Result<(
     }
     known.unsettled = true;
     save(store, &known.record)?;
-    known.unsettled = !follow(store, &known.record, now)?;
+    known.unsettled = match follow(store, &known.record, now) {
+        Ok(they_do) => !they_do,
+        Err(error) => {
+            let name = &known.record.name;
+            debug!(name, %error, "CertMagic's files do not follow yet; our record is stored");
+            true
+        }
+    };
     Ok(())
 }
 
@@ -196,6 +224,7 @@ mod tests {
     use super::*;
     use crate::store::directory::Directory;
     use crate::store::directory::scratch::ScratchStore;
+    use crate::store::record::Renewal;
 
     const CA: &str = "https://ca.example/dir";
 
@@ -273,6 +302,51 @@ mod tests {
         assert_eq!(again.record.certificate.unwrap().url, "theirs");
         assert!(!again.unsettled);
         assert_eq!(list(&store).len(), 3);
+    }
+
+    #[test]
+    fn files_that_cannot_follow_leave_the_record_stored() {
+        let (_scratch, store) = ScratchStore::new("stored-follow");
+        let mut known = read(&store, CA, &name()).unwrap();
+        known.take(&name(), certificate("u1")).unwrap();
+        // A folder in the place of a file.
+        let in_the_way = layout::triple("ca.example-dir", "a.example").chain + "/x";
+        store.put(&in_the_way, b"x", Expect::Anything).unwrap();
+        commit(&store, &mut known, NOW).unwrap();
+        assert!(known.unsettled);
+        let stored = store.get(&layout::record("ca.example-dir", "a.example")).unwrap().unwrap();
+        assert_eq!(Record::decode(&stored).unwrap(), known.record);
+    }
+
+    #[test]
+    fn a_found_window_is_believed_only_if_it_is_that_certificates() {
+        for (id, believed) in [(Some("another.one"), false), (None, true)] {
+            let (_scratch, store) =
+                ScratchStore::new(if believed { "window-own" } else { "window-other" });
+            let mut theirs = certificate("theirs");
+            let leaf = check(CA, &name(), &theirs).unwrap().key.cert.first().cloned().unwrap();
+            let id = id.map_or_else(|| ari::identifier(&leaf).unwrap(), str::to_owned);
+            let (start, end) = (NOW, NOW.plus(Duration::from_secs(1000)));
+            theirs.renewal = Some(Renewal { id, start, end, selected: start, explanation: None });
+            put_triple(&store, &theirs);
+            let known = read(&store, CA, &name()).unwrap();
+            assert_eq!(known.record.certificate.unwrap().renewal.is_some(), believed);
+        }
+    }
+
+    #[test]
+    fn of_two_of_the_same_time_the_one_in_the_files_counts_unless_ours_was_obtained() {
+        for obtained in [None, Some(NOW)] {
+            let (_scratch, store) =
+                ScratchStore::new(if obtained.is_some() { "same-ours" } else { "same" });
+            let mut known = Known::nothing(Record::new("a.example", CA));
+            let first = Certificate { obtained, ..certificate("first") };
+            known.take(&name(), first).unwrap();
+            commit(&store, &mut known, NOW).unwrap();
+            put_triple(&store, &certificate("second"));
+            let url = read(&store, CA, &name()).unwrap().record.certificate.unwrap().url;
+            assert_eq!(url, if obtained.is_some() { "first" } else { "second" });
+        }
     }
 
     #[test]
