@@ -20,6 +20,7 @@ mod keys;
 mod kinds;
 pub mod names;
 mod order;
+mod patience;
 pub mod plan;
 pub mod prepared;
 mod registration;

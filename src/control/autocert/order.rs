@@ -3,8 +3,6 @@
 //! Each thing that must not be lost is stored before the request that depends on it: the private key before
 //! the order, the order's URL before its validation.
 
-use std::time::Duration;
-
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeStatus,
     ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
@@ -24,17 +22,12 @@ use super::directory::Directory;
 use super::held::Held;
 use super::http_client::last_answer;
 use super::keys;
+use super::patience::{FIRST, TIMEOUT, longer, may_pass, pause};
 use super::verdict::{Doing, Failed, Verdict, judge, judge_problem};
 use super::writes;
 
 /// instant-acme tries a refused nonce three times; so many times three are enough at a CA that refuses half.
 const NONCE_ROUNDS: usize = 6;
-/// How soon the state of an order is asked for first, and how far apart later.
-const POLL_FIRST: Duration = Duration::from_millis(150);
-const POLL_LONGEST: Duration = Duration::from_secs(5);
-/// How long one validation or one signature is waited for. What takes longer is resumed later.
-const POLL_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// Repeats a request whose nonce was refused: the CA has done nothing.
 macro_rules! with_fresh_nonces {
     ($request:expr) => {{
@@ -252,7 +245,7 @@ impl Ordering<'_> {
     /// Tells the CA that the challenge is answered. While that is uncertain the answer stays up, for the CA
     /// may be asking for it.
     async fn tell(&self, challenge: &mut ChallengeHandle<'_>) -> Result<(), Failed> {
-        let (begun, mut own) = (clock::steady(), POLL_FIRST);
+        let (begun, mut own) = (clock::steady(), FIRST);
         let mut is_uncertain = false;
         loop {
             let Err(error) = with_fresh_nonces!(challenge.set_ready()) else { return Ok(()) };
@@ -264,7 +257,7 @@ impl Ordering<'_> {
             }
             is_uncertain = true;
             let pause = pause(own, answer.retry_after, Moment::now());
-            if clock::steady().duration_since(begun) + pause > POLL_TIMEOUT {
+            if clock::steady().duration_since(begun) + pause > TIMEOUT {
                 return Err(failed);
             }
             tokio::time::sleep(pause).await;
@@ -280,7 +273,7 @@ impl Ordering<'_> {
         done: impl Fn(OrderStatus) -> bool,
     ) -> Result<OrderStatus, Failed> {
         let begun = clock::steady();
-        let (mut own, mut next) = (POLL_FIRST, POLL_FIRST);
+        let (mut own, mut next) = (FIRST, FIRST);
         loop {
             tokio::time::sleep(next).await;
             let refreshed = with_fresh_nonces!(order.refresh());
@@ -309,7 +302,7 @@ impl Ordering<'_> {
             };
             own = longer(own);
             next = pause(own, answer.retry_after, Moment::now());
-            if clock::steady().duration_since(begun) + next > POLL_TIMEOUT {
+            if clock::steady().duration_since(begun) + next > TIMEOUT {
                 return Err(failed);
             }
         }
@@ -418,21 +411,6 @@ impl Ordering<'_> {
     }
 }
 
-/// Whether the same question may get another answer in a moment. Pure.
-fn may_pass(failed: &Failed, status: u16) -> bool {
-    failed.class == Class::Unreachable && status != 404 && !failed.is("accountDoesNotExist")
-}
-
-fn longer(pause: Duration) -> Duration {
-    (pause * 3 / 2).min(POLL_LONGEST)
-}
-
-/// How long to wait: as long as the CA asks for (RFC 8555 §7.5.1), and by a time that is past or by a clock
-/// that is wrong no shorter than we would. Pure.
-fn pause(own: Duration, asked: Option<Moment>, now: Moment) -> Duration {
-    asked.map_or(Duration::ZERO, |at| at.since(now)).max(own)
-}
-
 fn is_about_replaces(error: &Error) -> bool {
     let Error::Api(problem) = error else { return false };
     let kind = problem.r#type.as_deref().unwrap_or_default();
@@ -442,49 +420,4 @@ fn is_about_replaces(error: &Error) -> bool {
         || status == 409
         || detail.contains("replace")
         || (status == 404 && !kind.ends_with(":accountDoesNotExist"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
-
-    #[test]
-    fn the_ca_is_asked_no_faster_for_a_retry_after_that_is_past() {
-        let mut own = POLL_FIRST;
-        let mut waited = Duration::ZERO;
-        let mut polls = 0;
-        while waited < POLL_TIMEOUT {
-            own = longer(own);
-            waited += pause(own, Some(NOW.minus(Duration::from_secs(polls))), NOW);
-            polls += 1;
-        }
-        assert!(polls < 40, "{polls}");
-        let asked = Duration::from_secs(30);
-        assert_eq!(pause(POLL_FIRST, Some(NOW.plus(asked)), NOW), asked);
-        assert_eq!(pause(POLL_FIRST, None, NOW), POLL_FIRST);
-    }
-
-    #[test]
-    fn a_bad_answer_is_asked_again_and_one_with_a_meaning_is_not() {
-        let failed = |class, kind: Option<&str>| {
-            let mut failed = Failed::new(class, "");
-            failed.kind = kind.map(str::to_owned);
-            failed
-        };
-        for (class, kind, status, again) in [
-            (Class::Unreachable, None, 0, true),
-            (Class::Unreachable, None, 502, true),
-            (Class::Unreachable, Some("serverInternal"), 500, true),
-            (Class::Unreachable, Some("badNonce"), 400, true),
-            (Class::Unreachable, Some("accountDoesNotExist"), 400, false),
-            (Class::Unreachable, None, 404, false),
-            (Class::Validation, Some("connection"), 400, false),
-            (Class::Limited, Some("rateLimited"), 429, false),
-            (Class::Operator, Some("caa"), 403, false),
-        ] {
-            assert_eq!(may_pass(&failed(class, kind), status), again, "{kind:?} {status}");
-        }
-    }
 }
