@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::autocert::{arguments_for, leaf, start, start_again, wait_for_certificate};
 use crate::harness::{
-    AcmeFaults, Fault, Pebble, PebbleOptions, RetryAfter, Ringgate, Role, When, wait_for,
+    AcmeFaults, Fault, Pebble, PebbleOptions, RetryAfter, Ringgate, Role, Scratch, When, wait_for,
 };
 
 fn behind_faults() -> (Pebble, AcmeFaults) {
@@ -46,12 +46,17 @@ fn cut_connections_and_lost_answers_cost_no_second_certificate() {
         (Role::Finalize, Fault::LoseAnswer),
         (Role::Certificate, Fault::Truncate),
         (Role::Challenge, Fault::Reset),
+        (Role::Challenge, Fault::LoseAnswer),
+        (Role::Order, Fault::html(502)),
     ] {
         let (pebble, faults) = behind_faults();
         faults.on(role, When::Nth(1), fault.clone());
         let node = start_behind(&pebble, &faults, &["a.example"]);
         wait_for_certificate(&node, &pebble, "a.example");
         assert_eq!(pebble.issued(), 1, "{role:?} {fault:?}");
+        // While the CA validates, one bad answer is not even a failure.
+        let may_fail = !matches!(role, Role::Challenge | Role::Order);
+        assert!(may_fail || node.count_in_log("cert_failed") == 0, "{role:?} {}", node.log());
         let orders = faults.count(Role::NewOrder);
         assert_eq!(orders, if role == Role::NewOrder { 2 } else { 1 }, "{role:?} {fault:?}");
     }
@@ -108,6 +113,54 @@ fn a_ca_that_is_not_trusted_is_for_a_person() {
     ]);
     node.wait_for_log("name its root with autocert_trusted_ca_file");
     assert_eq!(pebble.issued(), 0);
+}
+
+#[test]
+fn a_validation_that_fails_while_we_are_down_counts_and_no_order_is_placed_over_it() {
+    let (pebble, faults) = behind_faults();
+    pebble.dns.set_address("a.example", "127.255.255.254".parse().unwrap());
+    faults.on(Role::Order, When::Always, Fault::html(502));
+    let node = start_behind(&pebble, &faults, &["a.example"]);
+    wait_for("the CA to have looked", || pebble.log().contains("set INVALID").then_some(()));
+    let arguments = arguments_for(&pebble, &faults.directory_url(), &["a.example"], &[]);
+    let before = node.count_in_log("cert_failed");
+    faults.heal();
+    let node = start_again(arguments, Some(node));
+    node.wait_for_log("Failed to connect");
+    assert_eq!((before, faults.count(Role::NewOrder)), (0, 1), "{}", node.log());
+}
+
+#[test]
+fn a_request_that_the_ca_refuses_for_its_key_is_made_anew_with_another() {
+    let (pebble, faults) = behind_faults();
+    faults.on(Role::Finalize, When::Nth(1), Fault::problem(400, "badPublicKey", None));
+    let node = start_behind(&pebble, &faults, &["a.example"]);
+    node.wait_for_log("choose another autocert_key_type");
+    let more = ["--autocert-key-type", "p384"];
+    let arguments = arguments_for(&pebble, &faults.directory_url(), &["a.example"], &more);
+    let node = start_again(arguments, Some(node));
+    wait_for_certificate(&node, &pebble, "a.example");
+    assert_eq!(faults.count(Role::NewOrder), 2, "{}", node.log());
+}
+
+#[test]
+fn a_file_of_roots_that_is_mended_is_picked_up_by_a_reload() {
+    let (pebble, other) =
+        (Pebble::start(PebbleOptions::default()), Pebble::start(PebbleOptions::default()));
+    let directory = Scratch::new();
+    let roots = directory.path().join("roots.pem");
+    std::fs::copy(other.trusted_ca_file(), &roots).unwrap();
+    let roots_text = roots.display().to_string();
+    let mut arguments = arguments_for(&pebble, &pebble.directory_url(), &["a.example"], &[]);
+    let given = pebble.trusted_ca_file().display().to_string();
+    for argument in arguments.iter_mut().filter(|argument| argument.contains(&given)) {
+        *argument = argument.replace(&given, &roots_text);
+    }
+    let node = start_again(arguments, None);
+    node.wait_for_log("name its root with autocert_trusted_ca_file");
+    std::fs::copy(pebble.trusted_ca_file(), &roots).unwrap();
+    node.signal("HUP");
+    wait_for_certificate(&node, &pebble, "a.example");
 }
 
 #[test]
