@@ -1,12 +1,14 @@
 //! Revokes a certificate at its issuer (RFC 8555 §7.6).
 
+use std::sync::Arc;
+
 use instant_acme::{RevocationReason, RevocationRequest};
 use rustls::pki_types::CertificateDer;
 use tracing::warn;
 
 use crate::name::ServerName;
-use crate::store::layout;
 use crate::store::record::Class;
+use crate::store::{Store, layout};
 
 use super::ca::Ca;
 use super::entry::Reply;
@@ -41,18 +43,27 @@ pub async fn revoke(
     reply: &mut Reply,
 ) -> Result<(), Failed> {
     attended(async {
-        let lock = tokio::select! {
-            lock = Held::take(&ca.store, layout::issue_lock(name.as_str())) => lock?,
-            () = reply.closed() => {
-                warn!(%name, "not revoked: whoever asked for it waited no longer");
-                return Err(Failed::new(Class::Unreachable, "nobody waits for it"));
-            }
-        };
+        let lock = lock(&ca.store, name, reply).await?;
         let outcome = locked(ca, name, leaf, reason, &lock).await;
         lock.release().await;
         outcome
     })
     .await
+}
+
+/// The lock of the name, waited for as long as whoever asked waits.
+async fn lock(
+    store: &Arc<dyn Store>,
+    name: &ServerName,
+    reply: &mut Reply,
+) -> Result<Held, Failed> {
+    tokio::select! {
+        lock = Held::take(store, layout::issue_lock(name.as_str())) => lock,
+        () = reply.closed() => {
+            warn!(%name, "not revoked: whoever asked for it waited no longer");
+            Err(Failed::new(Class::Unreachable, "nobody waits for it"))
+        }
+    }
 }
 
 async fn locked(
@@ -101,7 +112,20 @@ mod tests {
 
     use super::super::super::certified::samples::Issuer;
     use super::*;
+    use crate::store::directory::scratch::ScratchStore;
     use crate::store::record::{Certificate, Record};
+
+    #[tokio::test]
+    async fn the_wait_for_a_lock_ends_with_whoever_asked() {
+        let (_scratch, store) = ScratchStore::new("revocation-wait");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let name = ServerName::parse("a.example").unwrap();
+        let held = Held::take(&store, layout::issue_lock("a.example")).await.unwrap();
+        let (mut reply, asked) = tokio::sync::oneshot::channel();
+        drop(asked);
+        assert!(lock(&store, &name, &mut reply).await.is_err());
+        held.release().await;
+    }
 
     #[test]
     fn what_replaced_a_certificate_meanwhile_is_not_taken_for_it() {
