@@ -18,6 +18,7 @@ use crate::name::ServerName;
 use super::super::certified::Certified;
 use super::attempt::{Outcome, Turn, take_turn};
 use super::ca::Ca;
+use super::elsewhere::Elsewhere;
 use super::entry::{Entry, Reply, SETTLE_PAUSE};
 use super::events::{Event, Events};
 use super::plan::{Asked, Plan};
@@ -84,6 +85,7 @@ struct Assigned {
     ca: Arc<Ca>,
     events: Events,
     entries: HashMap<ServerName, Entry>,
+    elsewhere: Elsewhere,
 }
 
 /// Work that is done.
@@ -169,14 +171,17 @@ impl Keeper {
     fn assign(&mut self, ca: Arc<Ca>, names: Vec<(ServerName, Known)>) {
         let now = Moment::now();
         let before = self.assigned.take();
-        let (mut old, same_issuer) = match before {
+        let (mut old, same_issuer, elsewhere) = match before {
             Some(before) => {
                 let (old, new) = (&before.ca.settings, &ca.settings);
-                let same = old.ca == new.ca && old.dir == new.dir;
-                (before.entries, same)
+                let same_dir = old.dir == new.dir;
+                let elsewhere = same_dir.then_some(before.elsewhere);
+                (before.entries, old.ca == new.ca && same_dir, elsewhere)
             }
-            None => (HashMap::new(), false),
+            None => (HashMap::new(), false, None),
         };
+        let elsewhere =
+            elsewhere.unwrap_or_else(|| Elsewhere::start(ca.store.clone(), ca.publisher.clone()));
         let missing = names.iter().filter(|(_, known)| known.certified.is_none()).count();
         info!(
             names = names.len(),
@@ -191,7 +196,7 @@ impl Keeper {
             (name, entry)
         });
         let events = Events::new(&ca.settings.ca, ca.settings.hook.as_deref());
-        self.assigned = Some(Assigned { events, entries: entries.collect(), ca });
+        self.assigned = Some(Assigned { events, entries: entries.collect(), ca, elsewhere });
     }
 
     /// A bug met in the work on one name is that name's misfortune alone.
