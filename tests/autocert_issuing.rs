@@ -155,3 +155,16 @@ fn key_types_are_what_was_asked_for() {
         assert!(key.contains(label), "{key}");
     }
 }
+
+/// RFC 8738: TLS-ALPN-01 asks under the reverse name, HTTP-01 with the address as host.
+#[test]
+fn an_address_is_obtained_by_either_challenge() {
+    for challenge in ["tls-alpn-01", "http-01"] {
+        let pebble = Pebble::start(PebbleOptions::default());
+        let (plain, name) = (plain_listener(&pebble), pebble.node.to_string());
+        let more = [plain[0].as_str(), &plain[1], "--autocert-challenges", challenge];
+        let node = start(&pebble, &[&name], &more);
+        wait_for_certificate(&node, &pebble, &name);
+        assert_eq!(node.count_in_log("cert_failed"), 0, "{challenge}");
+    }
+}
