@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::clock::Moment;
 use crate::config::autocert::ChallengeKind;
@@ -202,9 +202,9 @@ impl Locked<'_> {
             let ours = by.is_none_or(|by| by.is_empty() || by == account.id());
             ari::identifier(certified.key.cert.first()?).filter(|_| ours)
         });
-        let kinds = self.kinds()?;
+        let mut kinds = self.kinds()?.into_iter().peekable();
         let mut last = None;
-        for kind in kinds {
+        while let Some(kind) = kinds.next() {
             if self.lock.as_ref().is_some_and(Held::is_lost) {
                 return Err(Failed::new(
                     Class::Unreachable,
@@ -251,7 +251,12 @@ impl Locked<'_> {
                     return Err(failed);
                 }
                 // Another challenge may do where this one does not.
-                Err(failed) if failed.class == Class::Validation => last = Some(failed),
+                Err(failed) if failed.class == Class::Validation => {
+                    if let Some(next) = kinds.peek() {
+                        info!(name = %self.name, error = failed.what, next = next.as_str(), "the next challenge is tried");
+                    }
+                    last = Some(failed);
+                }
                 Err(failed) => return Err(failed),
             }
         }

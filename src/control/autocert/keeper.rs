@@ -10,7 +10,7 @@ use std::time::Duration;
 use instant_acme::RevocationReason;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use crate::clock::Moment;
 use crate::name::ServerName;
@@ -328,16 +328,24 @@ impl Assigned {
         }
         entry.at_work = false;
         entry.storable = storable;
-        entry.is_told &= matches!(outcome, Outcome::Busy);
+        let is_busy = matches!(outcome, Outcome::Busy);
+        entry.is_told &= is_busy;
+        entry.is_busy_told &= is_busy;
         match outcome {
             Outcome::Busy => {
-                debug!(%name, "somebody else is at work on this name");
+                if !std::mem::replace(&mut entry.is_busy_told, true) {
+                    info!(%name, "another node is at work on this name; waiting for it");
+                }
                 entry.wake = now.plus(BUSY_PAUSE);
                 entry.asked = entry.asked.take().or(entry.turn_asked.take());
                 entry.waiting.append(&mut entry.turn_waiting);
                 return None;
             }
             Outcome::Nothing => {
+                if let Some(certified) = entry.known.certified.as_ref().filter(|_| changed) {
+                    let not_after = certified.not_after;
+                    info!(%name, %not_after, "the certificate of another node is served");
+                }
                 entry.answer(Ok(format!(
                     "{name} needs no renewal (certs renew --force renews it all the same)"
                 )));

@@ -179,7 +179,10 @@ impl Ordering<'_> {
         drop(answering);
         match status? {
             OrderStatus::Invalid => Err(self.why_invalid(order, kind).await),
-            _ => Ok(()),
+            _ => {
+                info!(name = %self.name, challenge = kind.as_str(), "the CA accepts the challenge");
+                Ok(())
+            }
         }
     }
 
@@ -230,6 +233,7 @@ impl Ordering<'_> {
             if challenge.status == ChallengeStatus::Pending {
                 with_fresh_nonces!(challenge.set_ready()).map_err(judged)?;
             }
+            info!(name = %self.name, challenge = kind.as_str(), "waiting for the CA to check the challenge");
         }
         self.poll(order, |status| status != OrderStatus::Pending).await
     }
