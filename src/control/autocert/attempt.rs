@@ -81,6 +81,27 @@ pub fn facts<'a>(
     }
 }
 
+/// The failure of a turn whose challenges all failed: what the CA said of each, and what it needs. It is
+/// judged by the last one.
+fn unproved(refused: Vec<Failed>, possible: &[ChallengeKind]) -> Failed {
+    let needs = match possible {
+        [ChallengeKind::TlsAlpn01] => {
+            "the CA must reach address as port 443 of this name (http_redirect_addr, reached as port 80, would do too)"
+        }
+        [ChallengeKind::Http01] => "the CA must reach http_redirect_addr as port 80 of this name",
+        _ => {
+            "the CA must reach address as port 443 of this name, or http_redirect_addr as its port 80"
+        }
+    };
+    let mut words: Vec<_> = refused.iter().map(|failed| failed.what.as_str()).collect();
+    words.push(needs);
+    let what = words.join("; ");
+    match refused.into_iter().next_back() {
+        Some(last) => Failed { what, ..last },
+        None => Failed::new(Class::Validation, what),
+    }
+}
+
 /// Takes one turn.
 pub async fn take_turn(
     ca: Arc<Ca>,
@@ -157,7 +178,7 @@ impl Locked<'_> {
                     "autocert_dir must be ringgate's to write, with space left",
                 )));
             }
-            warn!(name = %self.name, "ordering although nothing can be stored: there is no time left");
+            warn!(name = %self.name, "ordering although nothing can be stored, for there is no certificate that will do");
         }
         let renewed = self.known.certified.is_some();
         self.obtain().await?;
@@ -202,8 +223,8 @@ impl Locked<'_> {
             let ours = by.is_none_or(|by| by.is_empty() || by == account.id());
             ari::identifier(certified.key.cert.first()?).filter(|_| ours)
         });
-        let mut kinds = self.kinds()?.into_iter().peekable();
-        let mut last = None;
+        let mut kinds = self.kinds().into_iter().peekable();
+        let mut refused = Vec::new();
         while let Some(kind) = kinds.next() {
             if self.lock.as_ref().is_some_and(Held::is_lost) {
                 return Err(Failed::new(
@@ -255,30 +276,24 @@ impl Locked<'_> {
                     if let Some(next) = kinds.peek() {
                         info!(name = %self.name, error = failed.what, next = next.as_str(), "the next challenge is tried");
                     }
-                    last = Some(failed);
+                    refused.push(failed);
                 }
                 Err(failed) => return Err(failed),
             }
         }
-        Err(last.unwrap_or_else(|| Failed::new(Class::Validation, "no challenge is left to try")))
+        Err(unproved(refused, &self.ca.challenges))
     }
 
     /// The challenges to try in this turn: all of them at first, then one at a time, for each failure counts
     /// against the CA's limits. What worked before comes first.
-    fn kinds(&self) -> Result<Vec<ChallengeKind>, Failed> {
+    fn kinds(&self) -> Vec<ChallengeKind> {
         let mut kinds = self.ca.challenges.clone();
-        if kinds.is_empty() {
-            return Err(Failed::operator(
-                "http-01 is the only one of autocert_challenges and cannot be answered",
-                "set http_redirect_addr to the port that the CA reaches as port 80",
-            ));
-        }
         let worked = self.known.record.worked.as_deref();
         kinds.sort_by_key(|kind| Some(kind.as_str()) != worked);
-        Ok(match self.known.record.attempts.failures as usize {
+        match self.known.record.attempts.failures as usize {
             0 => kinds,
             failures => kinds.into_iter().cycle().skip(failures).take(1).collect(),
-        })
+        }
     }
 
     async fn ask_renewal(&mut self) {
@@ -353,6 +368,30 @@ impl Locked<'_> {
         self.storable = outcome.is_ok();
         if let Err(error) = outcome {
             warn!(name = %self.name, %error, "the certificate is served from memory and stored as soon as it can be");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_each_challenge_met_is_said_and_what_is_needed() {
+        let refused =
+            ["tls-alpn-01: x", "http-01: y"].map(|what| Failed::new(Class::Validation, what));
+        let both = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01];
+        let said = unproved(refused.to_vec(), &both).what;
+        assert!(
+            said.starts_with("tls-alpn-01: x; http-01: y; the CA must reach address"),
+            "{said}"
+        );
+        for (possible, expected) in [
+            (&both[..1], "(http_redirect_addr, reached as port 80, would do too)"),
+            (&both[1..], "the CA must reach http_redirect_addr as port 80 of this name"),
+        ] {
+            let said = unproved(refused[..1].to_vec(), possible).what;
+            assert!(said.ends_with(expected), "{said}");
         }
     }
 }
