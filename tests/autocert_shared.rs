@@ -68,6 +68,48 @@ fn a_node_that_does_not_order_answers_by_http() {
     another_node_answers("http-01");
 }
 
+#[test]
+fn two_nodes_of_one_name_order_once_and_the_other_serves_what_comes_of_it() {
+    let pebble = Pebble::start(PebbleOptions { sleep_seconds: 2, ..PebbleOptions::default() });
+    let scratch = Scratch::new();
+    let directory = scratch.path().display().to_string();
+    let more = ["--autocert-dir", directory.as_str()];
+    let orders = start(&pebble, &["a.example"], &more);
+    let lock = scratch.path().join("locks/issue_cert_a.example.lock");
+    wait_for("a lock", || lock.exists().then_some(()));
+    let waits = start_aside(&pebble, &["a.example"], &more);
+    let serial = wait_for_certificate(&orders, &pebble, "a.example");
+    assert_eq!(wait_for_certificate(&waits, &pebble, "a.example"), serial);
+    assert_eq!(pebble.issued(), 1);
+    assert_eq!(waits.count_in_log("cert_failed") + orders.count_in_log("cert_failed"), 0);
+    assert_eq!(waits.count_in_log("cert_obtained"), 0);
+}
+
+#[test]
+fn that_another_node_is_at_work_is_said_and_its_certificate_is_served() {
+    let pebble = Pebble::start(PebbleOptions::default());
+    let scratch = Scratch::new();
+    let directory = scratch.path().display().to_string();
+    let more = ["--autocert-dir", directory.as_str()];
+    let lock = scratch.path().join("locks/issue_cert_a.example.lock");
+    std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    // Nobody extends it: ten seconds after its time stamp it is anyone's.
+    std::fs::write(&lock, "{}\n").unwrap();
+    let file = std::fs::File::options().write(true).open(&lock).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(7)).unwrap();
+    let first = start(&pebble, &["a.example"], &more);
+    first.wait_for_log("\"message\":\"another node is at work on this name; waiting for it\"");
+    let second = start_aside(&pebble, &["a.example"], &more);
+    second.wait_for_log("another node is at work on this name");
+    let serial = wait_for_certificate(&first, &pebble, "a.example");
+    assert_eq!(wait_for_certificate(&second, &pebble, "a.example"), serial);
+    wait_for("whoever did not order to say so", || {
+        let said = |node: &Ringgate| node.count_in_log("the certificate of another node is served");
+        (said(&first) + said(&second) == 1).then_some(())
+    });
+    assert_eq!(pebble.issued(), 1);
+}
+
 /// What the plain listener says to a CA.
 fn ask(plain: &str, host: &str, token: &str) -> (u16, String) {
     let path = format!("/.well-known/acme-challenge/{token}");
@@ -107,7 +149,7 @@ fn what_caddy_has_placed_is_answered_and_left_and_what_is_old_is_not() {
     }
     place("x.example", "t2");
     wait_for("the next answer", || (ask(&plain, "x.example", "t2").0 == 200).then_some(()));
-    // An order of our own leaves them alone.
+    // What is not ours is never removed, only answered while it is there.
     std::fs::remove_file(&path).unwrap();
     wait_for("no answer", || (ask(&plain, "x.example", "t2").0 == 404).then_some(()));
     assert!(old.is_file());
