@@ -170,3 +170,39 @@ impl Seen {
         Some(Found { content, name: shared.name, answer })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::autocert::ChallengeKind;
+    use crate::store::Expect;
+    use crate::store::directory::scratch::ScratchStore;
+
+    #[test]
+    fn what_is_placed_is_found_once_until_it_is_taken_away_or_old() {
+        let (_scratch, store) = ScratchStore::new("elsewhere");
+        let shared = Shared {
+            kind: ChallengeKind::Http01,
+            name: ServerName::parse("a.example").unwrap(),
+            url: String::new(),
+            token: "t".into(),
+            key_authorization: "t.thumb".into(),
+        };
+        let (nobody, now) = (Challenges::default(), Moment::now());
+        let mut seen = Seen::default();
+        assert!(!seen.look(&store, &nobody, now), "an empty store");
+        let object = shared.object("ca");
+        store.put(&object, &shared.bytes(), Expect::Anything).unwrap();
+        assert!(seen.look(&store, &nobody, now));
+        assert_eq!(seen.answered.keys().collect::<Vec<_>>(), [&object]);
+        assert!(!seen.look(&store, &nobody, now), "nothing has changed");
+        let ours = nobody.with(&shared.name, shared.answer());
+        assert!(seen.look(&store, &ours, now) && seen.answered.is_empty(), "our own order");
+        assert!(seen.look(&store, &nobody, now) && !seen.answered.is_empty());
+        let later = now.plus(LEFT_OVER + Duration::from_secs(60));
+        assert!(seen.look(&store, &nobody, later) && seen.answered.is_empty(), "left over");
+        assert!(seen.look(&store, &nobody, now));
+        store.remove(&object).unwrap();
+        assert!(seen.look(&store, &nobody, now) && seen.answered.is_empty(), "taken away");
+    }
+}
