@@ -36,6 +36,7 @@ fn what_is_no_acme_is_said_to_be_that_and_asked_again() {
     let node = start_behind(&pebble, &faults, &["a.example"]);
     wait_for_certificate(&node, &pebble, "a.example");
     assert_eq!(node.count_in_log("is not ACME: status"), 2, "{}", node.log());
+    assert_eq!(node.count_in_log("is autocert_ca the URL of an ACME directory?"), 1);
     assert_eq!(pebble.issued(), 1);
 }
 
@@ -93,6 +94,7 @@ fn a_validation_that_fails_is_tried_again_and_then_succeeds() {
     node.wait_for_log("cert_failed");
     let log = node.log();
     assert!(log.contains("tls-alpn-01: ") && log.contains("Failed to connect"), "{log}");
+    assert!(log.contains("the CA must reach address as port 443 of this name"), "{log}");
     pebble.dns.set_address("a.example", pebble.node);
     wait_for_certificate(&node, &pebble, "a.example");
 }

@@ -155,3 +155,42 @@ fn key_types_are_what_was_asked_for() {
         assert!(key.contains(label), "{key}");
     }
 }
+
+/// What a person at a terminal sees, a line per step.
+#[test]
+fn progress_is_told_per_name_and_nothing_when_nothing_happens() {
+    let pebble = Pebble::start(PebbleOptions { tls_alpn_closed: true, ..Default::default() });
+    let plain = plain_listener(&pebble);
+    let node = start(&pebble, &["a.example"], &[&plain[0], &plain[1]]);
+    wait_for_certificate(&node, &pebble, "a.example");
+    node.wait_for_log("cert_obtained");
+    let log = node.log();
+    let mut rest = log.as_str();
+    for said in [
+        "\"message\":\"obtaining a certificate\"",
+        "\"message\":\"waiting for the CA to check the challenge\",\"name\":\"a.example\",\"challenge\":\"tls-alpn-01\"",
+        "\"message\":\"the next challenge is tried\",\"name\":\"a.example\",\"error\":\"tls-alpn-01: ",
+        "\"message\":\"waiting for the CA to check the challenge\",\"name\":\"a.example\",\"challenge\":\"http-01\"",
+        "\"message\":\"the CA accepts the challenge\",\"name\":\"a.example\",\"challenge\":\"http-01\"",
+        "\"message\":\"certificate obtained\"",
+    ] {
+        let at = rest.find(said).unwrap_or_else(|| panic!("{said} is not in\n{rest}"));
+        rest = &rest[at + said.len()..];
+    }
+    let node = start_again(arguments(&pebble, &["a.example"], &[]), Some(node));
+    wait_for_certificate(&node, &pebble, "a.example");
+    assert_eq!(node.log().matches("a.example").count(), 0, "{}", node.log());
+}
+
+/// RFC 8738: TLS-ALPN-01 asks under the reverse name, HTTP-01 with the address as host.
+#[test]
+fn an_address_is_obtained_by_either_challenge() {
+    for challenge in ["tls-alpn-01", "http-01"] {
+        let pebble = Pebble::start(PebbleOptions::default());
+        let (plain, name) = (plain_listener(&pebble), pebble.node.to_string());
+        let more = [plain[0].as_str(), &plain[1], "--autocert-challenges", challenge];
+        let node = start(&pebble, &[&name], &more);
+        wait_for_certificate(&node, &pebble, &name);
+        assert_eq!(node.count_in_log("cert_failed"), 0, "{challenge}");
+    }
+}

@@ -52,6 +52,19 @@ fn a_wildcard_route_without_a_certificate_is_a_warning_and_in_check_an_error() {
     );
 }
 
+#[test]
+fn autocert_without_a_name_or_without_a_way_to_prove_one_is_said() {
+    let pebble = Pebble::start(PebbleOptions::default());
+    let node = start(&pebble, &[], &[]);
+    node.wait_for_log("autocert is on and no name needs a certificate: write a route");
+    let mut all = vec!["check".to_owned()];
+    all.extend(arguments(&pebble, &["a.example"], &["--autocert-challenges", "http-01"]));
+    let output = binary().args(&all).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("autocert_challenges: http-01 alone cannot be answered"), "{said}");
+}
+
 fn yaml(pebble: &Pebble, names: &[&str]) -> String {
     let mut text = format!(
         "address: '{}:{}'\nautocert: true\nautocert_ca: {}\nautocert_trusted_ca_file: {}\nroutes:\n",

@@ -17,6 +17,7 @@ mod autocert_faults;
 mod autocert_issuing;
 mod autocert_names;
 mod autocert_renewal;
+mod autocert_shared;
 mod autocert_storage;
 mod autocert_validation;
 mod certificates;

@@ -45,6 +45,18 @@ impl Checker<'_> {
                 "write tls-alpn-01, http-01 or both".into(),
             )),
         });
+        let challenges =
+            challenges.unwrap_or_else(|| vec![ChallengeKind::TlsAlpn01, ChallengeKind::Http01]);
+        let has_plain_listener = self.layers.values.contains_key("http_redirect_addr");
+        let is_http_alone =
+            !challenges.is_empty() && challenges.iter().all(|kind| *kind == ChallengeKind::Http01);
+        if on && !has_plain_listener && is_http_alone {
+            let what = "http-01 alone cannot be answered without http_redirect_addr";
+            let remedy =
+                "set http_redirect_addr to what the CA reaches as port 80, or add tls-alpn-01";
+            let origin = self.layers.origin("autocert_challenges");
+            self.problem(&origin, "autocert_challenges", (what.into(), remedy.into()));
+        }
         let dir = self.scalar("autocert_dir", |text| match text.split_once("://") {
             None => not_empty(text).map(PathBuf::from),
             Some((scheme, _)) => Err((
@@ -74,8 +86,7 @@ impl Checker<'_> {
                 })
                 .unwrap_or(KeyType::P256),
             profile: self.scalar("autocert_profile", |text| not_empty(text).map(str::to_owned)),
-            challenges: challenges
-                .unwrap_or_else(|| vec![ChallengeKind::TlsAlpn01, ChallengeKind::Http01]),
+            challenges,
             until_issued: self
                 .scalar("autocert_until_issued", |text| match text {
                     "reject" => Ok(UntilIssued::Reject),
@@ -360,6 +371,10 @@ mod tests {
             (
                 "autocert: true\nautocert_must_staple: true\n",
                 "f:2 autocert_must_staple: Let's Encrypt (acme-v02.api.letsencrypt.org) refuses must-staple certificates; leave it out, or name another CA with autocert_ca",
+            ),
+            (
+                "autocert: true\nautocert_challenges: [http-01]\n",
+                "f:2 autocert_challenges: http-01 alone cannot be answered without http_redirect_addr; set http_redirect_addr to what the CA reaches as port 80, or add tls-alpn-01",
             ),
             (
                 "autocert_ca: [https://a/, https://b/]\n",

@@ -104,6 +104,11 @@ pub fn prepare(
                 warnings.push(format!("{pattern} {why}"));
             }
         }
+        if config.routes.is_empty() && settings.hosts.is_empty() {
+            warnings.push(
+                "autocert is on and no name needs a certificate: write a route, or list names under autocert_hosts".into(),
+            );
+        }
         let is_managed = |pattern: &Pattern| match pattern {
             Pattern::Exact(name) => managed.names.binary_search(name).is_ok(),
             Pattern::Wildcard(_) | Pattern::Any => false,

@@ -126,6 +126,16 @@ impl Publisher {
         self.publish(&next);
     }
 
+    /// Publishes the answers to challenges that other nodes have placed, in place of those before.
+    pub fn challenges_elsewhere<'a>(
+        &self,
+        answers: impl IntoIterator<Item = (&'a ServerName, ChallengeAnswer)>,
+    ) {
+        let mut next = self.in_force();
+        next.snapshot.challenges = Arc::new(next.snapshot.challenges.with_elsewhere(answers));
+        self.publish(&next);
+    }
+
     fn in_force(&self) -> MutexGuard<'_, InForce> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }

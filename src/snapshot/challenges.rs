@@ -22,30 +22,43 @@ pub enum ChallengeAnswer {
 #[derive(Clone, Debug, Default)]
 pub struct Challenges {
     by_name: HashMap<Arc<str>, ChallengeAnswer>,
+    /// For orders of other nodes; asked when there is none of our own for the name.
+    elsewhere: Arc<HashMap<Arc<str>, ChallengeAnswer>>,
 }
 
 impl Challenges {
     /// The same with this answer for the name, or with none.
     pub fn with(&self, name: &ServerName, answer: Option<ChallengeAnswer>) -> Self {
         let mut by_name = self.by_name.clone();
-        let key: Arc<str> = match name.as_ip() {
-            Some(address) => reverse_name(address).into(),
-            None => name.as_str().into(),
-        };
+        let key = validated_name(name);
         match answer {
             Some(answer) => by_name.insert(key, answer),
             None => by_name.remove(&key),
         };
-        Self { by_name }
+        Self { by_name, elsewhere: self.elsewhere.clone() }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+    /// The same with these answers, and no others, for orders of other nodes.
+    pub fn with_elsewhere<'a>(
+        &self,
+        answers: impl IntoIterator<Item = (&'a ServerName, ChallengeAnswer)>,
+    ) -> Self {
+        let answers = answers.into_iter().map(|(name, answer)| (validated_name(name), answer));
+        Self { by_name: self.by_name.clone(), elsewhere: Arc::new(answers.collect()) }
+    }
+
+    /// Whether an order of our own is being validated for the name.
+    pub fn is_ours(&self, name: &ServerName) -> bool {
+        self.by_name.contains_key(&validated_name(name))
+    }
+
+    fn answer(&self, validated_name: &str) -> Option<&ChallengeAnswer> {
+        self.by_name.get(validated_name).or_else(|| self.elsewhere.get(validated_name))
     }
 
     /// The certified key for a validation of this server name, normalised and without a final dot.
     pub fn tls_alpn(&self, server_name: &str) -> Option<&Arc<CertifiedKey>> {
-        match self.by_name.get(server_name)? {
+        match self.answer(server_name)? {
             ChallengeAnswer::TlsAlpn01(certified_key) => Some(certified_key),
             ChallengeAnswer::Http01 { .. } => None,
         }
@@ -55,8 +68,8 @@ impl Challenges {
     pub fn http(&self, host: &ServerName, path: &str) -> Option<&Arc<str>> {
         let asked = path.strip_prefix("/.well-known/acme-challenge/")?;
         let answer = match host.as_ip() {
-            Some(address) => self.by_name.get(reverse_name(address).as_str())?,
-            None => self.by_name.get(host.as_str())?,
+            Some(address) => self.answer(&reverse_name(address))?,
+            None => self.answer(host.as_str())?,
         };
         match answer {
             ChallengeAnswer::Http01 { token, key_authorization } if **token == *asked => {
@@ -64,6 +77,14 @@ impl Challenges {
             }
             _ => None,
         }
+    }
+}
+
+/// The server name under which TLS-ALPN-01 asks for a name.
+pub fn validated_name(name: &ServerName) -> Arc<str> {
+    match name.as_ip() {
+        Some(address) => reverse_name(address).into(),
+        None => name.as_str().into(),
     }
 }
 
@@ -123,6 +144,25 @@ mod tests {
         assert!(challenges.tls_alpn("a.example").is_none());
         let emptied = challenges.with(&name("a.example"), None);
         assert!(emptied.http(&name("a.example"), "/.well-known/acme-challenge/t1").is_none());
+    }
+
+    #[test]
+    fn other_nodes_orders_are_answered_where_there_is_none_of_our_own() {
+        let (a, b) = (name("a.example"), name("10.0.0.1"));
+        let challenges = Challenges::default()
+            .with(&a, Some(http("ours")))
+            .with_elsewhere([(&a, http("theirs")), (&b, http("t2"))]);
+        let body = |challenges: &Challenges, host: &ServerName, token: &str| {
+            let path = format!("/.well-known/acme-challenge/{token}");
+            challenges.http(host, &path).map(|body| body.to_string())
+        };
+        assert_eq!(body(&challenges, &a, "ours").as_deref(), Some("ours.thumbprint"));
+        assert_eq!(body(&challenges, &a, "theirs"), None);
+        assert_eq!(body(&challenges, &b, "t2").as_deref(), Some("t2.thumbprint"));
+        assert!(challenges.is_ours(&a) && !challenges.is_ours(&b));
+        let withdrawn = challenges.with(&a, None);
+        assert_eq!(body(&withdrawn, &a, "theirs").as_deref(), Some("theirs.thumbprint"));
+        assert_eq!(body(&withdrawn.with_elsewhere([]), &b, "t2"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use cell::Cell;
 pub use certificates::{CertificateChoice, Certificates, KeyKind, KeyKinds};
-pub use challenges::{ChallengeAnswer, Challenges};
+pub use challenges::{ChallengeAnswer, Challenges, validated_name};
 pub use name_map::NameMap;
 pub use private_key::LazyPrivateKey;
 pub use routes::{ProxyVersion, Route, Routes, Target, UpstreamId};

@@ -58,7 +58,7 @@ pub fn triple(issuer_key: &str, name: &str) -> Triple {
 
 /// The folders of an issuer's accounts.
 pub fn accounts(issuer_key: &str) -> String {
-    format!("acme/{issuer_key}/users")
+    format!("{ISSUERS}/{issuer_key}/users")
 }
 
 /// The two objects of an account.
@@ -106,9 +106,17 @@ pub fn record(issuer_key: &str, name: &str) -> String {
     format!("{OWN_ROOT}/certificates/{issuer_key}/{}.json", safe(name))
 }
 
-/// Where the challenge of a name lies while it is to be answered, for the other nodes.
+/// Below it, the folders of issuers with their accounts and challenges.
+pub const ISSUERS: &str = "acme";
+
+/// Where the challenges of an issuer lie while they are to be answered, for the other nodes.
+pub fn challenge_tokens(issuer_key: &str) -> String {
+    format!("{ISSUERS}/{issuer_key}/challenge_tokens")
+}
+
+/// `name` is an address as such for HTTP-01, and its reverse name for TLS-ALPN-01.
 pub fn challenge_token(issuer_key: &str, name: &str) -> String {
-    format!("acme/{issuer_key}/challenge_tokens/{}.json", safe(name))
+    format!("{}/{}.json", challenge_tokens(issuer_key), safe(name))
 }
 
 /// A name that says what became of an object: ours was put in its place.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::clock::Moment;
 use crate::config::autocert::ChallengeKind;
@@ -80,6 +80,27 @@ pub fn facts<'a>(
         asked,
         storable,
         seed,
+    }
+}
+
+/// The failure of a turn whose challenges all failed: what the CA said of each, and what it needs. It is
+/// judged by the last one.
+fn unproved(refused: Vec<Failed>, possible: &[ChallengeKind]) -> Failed {
+    let needs = match possible {
+        [ChallengeKind::TlsAlpn01] => {
+            "the CA must reach address as port 443 of this name (http_redirect_addr, reached as port 80, would do too)"
+        }
+        [ChallengeKind::Http01] => "the CA must reach http_redirect_addr as port 80 of this name",
+        _ => {
+            "the CA must reach address as port 443 of this name, or http_redirect_addr as its port 80"
+        }
+    };
+    let mut words: Vec<_> = refused.iter().map(|failed| failed.what.as_str()).collect();
+    words.push(needs);
+    let what = words.join("; ");
+    match refused.into_iter().next_back() {
+        Some(last) => Failed { what, ..last },
+        None => Failed::new(Class::Validation, what),
     }
 }
 
@@ -164,7 +185,7 @@ impl Locked<'_> {
                     "autocert_dir must be ringgate's to write, with space left",
                 )));
             }
-            warn!(name = %self.name, "ordering although nothing can be stored: there is no time left");
+            warn!(name = %self.name, "ordering although nothing can be stored, for there is no certificate that will do");
         }
         let renewed = self.known.certified.is_some();
         self.obtain().await?;
@@ -224,9 +245,10 @@ impl Locked<'_> {
             let ours = by.is_none_or(|by| by.is_empty() || by == account.id());
             ari::identifier(certified.key.cert.first()?).filter(|_| ours)
         });
-        let kinds = self.kinds()?;
-        let mut last = None;
-        for kind in kinds {
+        let kinds = kinds::kinds(&self.ca.challenges, &self.known.record);
+        let mut kinds = kinds.into_iter().peekable();
+        let mut refused = Vec::new();
+        while let Some(kind) = kinds.next() {
             if self.lock.as_ref().is_some_and(Held::is_lost) {
                 return Err(Failed::new(
                     Class::Unreachable,
@@ -282,22 +304,16 @@ impl Locked<'_> {
                     return Err(failed);
                 }
                 // Another challenge may do where this one does not.
-                Err(failed) if failed.class == Class::Validation => last = Some(failed),
+                Err(failed) if failed.class == Class::Validation => {
+                    if let Some(next) = kinds.peek() {
+                        info!(name = %self.name, error = failed.what, next = next.as_str(), "the next challenge is tried");
+                    }
+                    refused.push(failed);
+                }
                 Err(failed) => return Err(failed),
             }
         }
-        Err(last.unwrap_or_else(|| Failed::new(Class::Validation, "no challenge is left to try")))
-    }
-
-    /// The challenges to try in this turn.
-    fn kinds(&self) -> Result<Vec<ChallengeKind>, Failed> {
-        if self.ca.challenges.is_empty() {
-            return Err(Failed::operator(
-                "http-01 is the only one of autocert_challenges and cannot be answered",
-                "set http_redirect_addr to the port that the CA reaches as port 80",
-            ));
-        }
-        Ok(kinds::kinds(&self.ca.challenges, &self.known.record))
+        Err(unproved(refused, &self.ca.challenges))
     }
 
     /// Whether it is the certificate that is to be replaced.
@@ -396,5 +412,24 @@ mod tests {
         assert!(!is_unfinished(&order("one"), Some(&held)));
         assert!(is_unfinished(&order("two"), Some(&held)));
         assert!(is_unfinished(&order("one"), None));
+    }
+
+    #[test]
+    fn what_each_challenge_met_is_said_and_what_is_needed() {
+        let refused =
+            ["tls-alpn-01: x", "http-01: y"].map(|what| Failed::new(Class::Validation, what));
+        let both = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01];
+        let said = unproved(refused.to_vec(), &both).what;
+        assert!(
+            said.starts_with("tls-alpn-01: x; http-01: y; the CA must reach address"),
+            "{said}"
+        );
+        for (possible, expected) in [
+            (&both[..1], "(http_redirect_addr, reached as port 80, would do too)"),
+            (&both[1..], "the CA must reach http_redirect_addr as port 80 of this name"),
+        ] {
+            let said = unproved(refused[..1].to_vec(), possible).what;
+            assert!(said.ends_with(expected), "{said}");
+        }
     }
 }

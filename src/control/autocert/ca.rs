@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use instant_acme::Account;
+use instant_acme::{Account, Error};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::Mutex;
 use tracing::warn;
@@ -17,7 +17,7 @@ use crate::store::{Store, layout};
 use super::super::publisher::Publisher;
 use super::account;
 use super::directory::Directory;
-use super::http_client::{AcmeHttp, last_answer};
+use super::http_client::{AcmeHttp, NotAcme, last_answer};
 use super::transport::Transport;
 use super::verdict::{Doing, Failed, judge};
 
@@ -109,7 +109,16 @@ impl Ca {
 
     async fn enter(&self, forgotten: bool) -> Result<(Account, Directory), Failed> {
         let judged = |error| judge(Doing::Registering, &error, &last_answer());
-        let directory = self.http.fetch_directory().await.map_err(judged)?;
+        let directory = self.http.fetch_directory().await.map_err(|error| {
+            // A page where the directory should be is more often a wrong URL than the CA's fault.
+            let page = matches!(&error, Error::Other(other) if other.is::<NotAcme>())
+                && matches!(last_answer().status, 200..=299 | 404);
+            let mut failed = judged(error);
+            if page {
+                failed.what.push_str("; is autocert_ca the URL of an ACME directory?");
+            }
+            failed
+        })?;
         if self.settings.profile.is_some() && self.profile(&directory).is_none() {
             let offered: Vec<_> = directory.meta.profiles.keys().collect();
             warn!(

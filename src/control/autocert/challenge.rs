@@ -2,18 +2,39 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
+use crate::config::autocert::ChallengeKind;
 use crate::name::ServerName;
-use crate::snapshot::{KeyKind, LazyPrivateKey};
+use crate::snapshot::{ChallengeAnswer, KeyKind, LazyPrivateKey};
 
 use super::keys::alternative_name;
 
+/// The answer to one challenge. `None` if the random source fails.
+pub fn answer(
+    kind: ChallengeKind,
+    name: &ServerName,
+    token: &str,
+    key_authorization: &str,
+) -> Option<ChallengeAnswer> {
+    Some(match kind {
+        ChallengeKind::TlsAlpn01 => {
+            let digest = digest(&SHA256, key_authorization.as_bytes());
+            ChallengeAnswer::TlsAlpn01(tls_alpn_certificate(name, digest.as_ref())?)
+        }
+        ChallengeKind::Http01 => ChallengeAnswer::Http01 {
+            token: token.into(),
+            key_authorization: key_authorization.into(),
+        },
+    })
+}
+
 /// The certificate that answers TLS-ALPN-01 (RFC 8737 §3): self-signed, exactly the one name, and the
 /// digest of the key authorization in a critical extension. `None` if the random source fails.
-pub fn tls_alpn_certificate(name: &ServerName, digest: &[u8]) -> Option<Arc<CertifiedKey>> {
+fn tls_alpn_certificate(name: &ServerName, digest: &[u8]) -> Option<Arc<CertifiedKey>> {
     let key = KeyPair::generate().ok()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

@@ -33,6 +33,8 @@ pub struct Entry {
     pub turn_waiting: Vec<Reply>,
     /// That a certificate is being obtained has been said, and the turn that does it has not been had yet.
     pub is_told: bool,
+    /// Likewise that another node is at work on the name.
+    pub is_busy_told: bool,
     /// The last failure that was for a person, so that it is said once.
     pub said: Option<String>,
     pub seed: u64,
@@ -52,6 +54,7 @@ impl Entry {
             turn_asked: None,
             turn_waiting: Vec::new(),
             is_told: false,
+            is_busy_told: false,
             said: None,
             seed,
         }

@@ -11,7 +11,7 @@ use instant_acme::RevocationReason;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use crate::clock::Moment;
 use crate::name::ServerName;
@@ -19,6 +19,7 @@ use crate::name::ServerName;
 use super::super::certified::Certified;
 use super::attempt::{Outcome, Turn, take_turn};
 use super::ca::Ca;
+use super::elsewhere::Elsewhere;
 use super::entry::{Entry, Reply, SETTLE_PAUSE};
 use super::events::{Event, Events};
 use super::plan::{Asked, Plan};
@@ -97,6 +98,7 @@ struct Assigned {
     ca: Arc<Ca>,
     events: Events,
     entries: HashMap<ServerName, Entry>,
+    elsewhere: Elsewhere,
 }
 
 /// Work that is done.
@@ -204,14 +206,17 @@ impl Keeper {
     fn assign(&mut self, ca: Arc<Ca>, names: Vec<(ServerName, Known)>) {
         let now = Moment::now();
         let before = self.assigned.take();
-        let (mut old, same_issuer) = match before {
+        let (mut old, same_issuer, elsewhere) = match before {
             Some(before) => {
                 let (old, new) = (&before.ca.settings, &ca.settings);
-                let same = old.ca == new.ca && old.dir == new.dir;
-                (before.entries, same)
+                let same_dir = old.dir == new.dir;
+                let elsewhere = same_dir.then_some(before.elsewhere);
+                (before.entries, old.ca == new.ca && same_dir, elsewhere)
             }
-            None => (HashMap::new(), false),
+            None => (HashMap::new(), false, None),
         };
+        let elsewhere =
+            elsewhere.unwrap_or_else(|| Elsewhere::start(ca.store.clone(), ca.publisher.clone()));
         let missing = names.iter().filter(|(_, known)| known.certified.is_none()).count();
         info!(
             names = names.len(),
@@ -226,7 +231,7 @@ impl Keeper {
             (name, entry)
         });
         let events = Events::new(&ca.settings.ca, ca.settings.hook.as_deref());
-        self.assigned = Some(Assigned { events, entries: entries.collect(), ca });
+        self.assigned = Some(Assigned { events, entries: entries.collect(), ca, elsewhere });
     }
 
     /// A bug met in the work on one name is that name's misfortune alone.
@@ -365,16 +370,24 @@ impl Assigned {
         }
         entry.at_work = false;
         entry.storable = storable;
-        entry.is_told &= matches!(outcome, Outcome::Busy);
+        let is_busy = matches!(outcome, Outcome::Busy);
+        entry.is_told &= is_busy;
+        entry.is_busy_told &= is_busy;
         match outcome {
             Outcome::Busy => {
-                debug!(%name, "somebody else is at work on this name");
+                if !std::mem::replace(&mut entry.is_busy_told, true) {
+                    info!(%name, "another node is at work on this name; waiting for it");
+                }
                 entry.wake = now.plus(BUSY_PAUSE);
                 entry.asked = entry.asked.take().or(entry.turn_asked.take());
                 entry.waiting.append(&mut entry.turn_waiting);
                 return None;
             }
             Outcome::Nothing => {
+                if let Some(certified) = entry.known.certified.as_ref().filter(|_| changed) {
+                    let not_after = certified.not_after;
+                    info!(%name, %not_after, "the certificate of another node is served");
+                }
                 entry.answer(Ok(format!(
                     "{name} needs no renewal (certs renew --force renews it all the same)"
                 )));

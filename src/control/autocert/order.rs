@@ -12,17 +12,18 @@ use tracing::{debug, info, warn};
 use crate::clock::{self, Moment};
 use crate::config::autocert::ChallengeKind;
 use crate::name::ServerName;
-use crate::snapshot::ChallengeAnswer;
+use crate::store::Expect;
 use crate::store::record::{Certificate, Class, OpenOrder, Record};
 
 use super::blocking;
-use super::ca::Ca;
-use super::challenge::tls_alpn_certificate;
+use super::ca::{Answering, Ca};
 use super::directory::Directory;
+use super::elsewhere::SEEN_AFTER;
 use super::held::Held;
 use super::http_client::last_answer;
 use super::keys;
 use super::patience::{FIRST, TIMEOUT, longer, may_pass, pause};
+use super::shared::{self, Shared};
 use super::verdict::{Doing, Failed, Verdict, judge, judge_problem};
 use super::writes;
 
@@ -77,6 +78,8 @@ impl Ordering<'_> {
                 self.forget_if_over(&mut order).await;
             }
             validated?;
+        } else {
+            self.stop_sharing().await;
         }
         if order.state().status == OrderStatus::Ready {
             self.finalize(&mut order).await?;
@@ -175,6 +178,25 @@ impl Ordering<'_> {
 
     /// Proves control of the name, and waits until the CA has seen it.
     async fn validate(&mut self, order: &mut Order, kind: ChallengeKind) -> Result<(), Failed> {
+        let mut answering = Vec::new();
+        let status = self.prove(order, kind, &mut answering).await;
+        self.stop_sharing().await;
+        drop(answering);
+        match status? {
+            OrderStatus::Invalid => Err(self.why_invalid(order, kind).await),
+            _ => {
+                info!(name = %self.name, challenge = kind.as_str(), "the CA accepts the challenge");
+                Ok(())
+            }
+        }
+    }
+
+    async fn prove(
+        &mut self,
+        order: &mut Order,
+        kind: ChallengeKind,
+        answering: &mut Vec<Answering>,
+    ) -> Result<OrderStatus, Failed> {
         let judged = |error: Error| judge(Doing::Validating, &error, &last_answer());
         // Fetched here, where a refused nonce can be made good: below they are only handed out.
         with_fresh_nonces!(async {
@@ -185,7 +207,6 @@ impl Ordering<'_> {
             Ok(())
         })
         .map_err(judged)?;
-        let mut answering = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(next) = authorizations.next().await {
             let mut authorization = next.map_err(judged)?;
@@ -201,34 +222,50 @@ impl Ordering<'_> {
                 let what = format!("the CA offers no {} for {}", kind.as_str(), self.name);
                 return Err(Failed::new(Class::Validation, what));
             };
-            let key_authorization = challenge.key_authorization();
-            let answer = match kind {
-                ChallengeKind::TlsAlpn01 => {
-                    let digest = key_authorization.digest();
-                    let key =
-                        tls_alpn_certificate(self.name, digest.as_ref()).ok_or_else(|| {
-                            Failed::new(Class::Unreachable, "the system's random source failed")
-                        })?;
-                    ChallengeAnswer::TlsAlpn01(key)
-                }
-                ChallengeKind::Http01 => ChallengeAnswer::Http01 {
-                    token: challenge.token.as_str().into(),
-                    key_authorization: key_authorization.as_str().into(),
-                },
+            let shared = Shared {
+                kind,
+                name: self.name.clone(),
+                url: challenge.url.clone(),
+                token: challenge.token.clone(),
+                key_authorization: challenge.key_authorization().as_str().to_owned(),
             };
+            let answer = shared.answer().ok_or_else(|| {
+                Failed::new(Class::Unreachable, "the system's random source failed")
+            })?;
             answering.push(self.ca.answer(self.name, answer));
+            self.share(shared).await;
             // The CA has been told before if we were killed just then.
             if challenge.status == ChallengeStatus::Pending {
                 self.begin(kind).await?;
                 self.tell(&mut challenge).await?;
             }
+            info!(name = %self.name, challenge = kind.as_str(), "waiting for the CA to check the challenge");
         }
-        let status = self.poll(order, |status| status != OrderStatus::Pending).await?;
-        drop(answering);
-        if status == OrderStatus::Invalid {
-            return Err(self.why_invalid(order, kind).await);
+        self.poll(order, |status| status != OrderStatus::Pending).await
+    }
+
+    /// Puts the challenge where the other nodes look, for one of them may be the one that the CA asks, and
+    /// gives them time to see it.
+    async fn share(&self, challenge: Shared) {
+        let store = self.ca.store.clone();
+        let (object, content) = (challenge.object(&self.ca.issuer_key), challenge.bytes());
+        match blocking(move || store.put(&object, &content, Expect::Anything)).await {
+            Ok(_) => tokio::time::sleep(SEEN_AFTER).await,
+            Err(error) => {
+                warn!(name = %self.name, %error, "other nodes cannot answer this challenge");
+            }
         }
-        Ok(())
+    }
+
+    /// Takes away what was shared, by this process or by one of ours that was killed. The name's lock is
+    /// held, so nobody else of ours is at work on it.
+    async fn stop_sharing(&self) {
+        let (store, name) = (self.ca.store.clone(), self.name.clone());
+        let issuer_key = self.ca.issuer_key.clone();
+        let removed = blocking(move || shared::remove_ours(&*store, &issuer_key, &name)).await;
+        if let Err(error) = removed {
+            debug!(name = %self.name, %error, "a challenge that is over stays in the store for a while");
+        }
     }
 
     /// Stores which challenge the CA is told to look at.
