@@ -137,18 +137,26 @@ fn it_must_speak_what_the_client_negotiated() {
 fn tls_upstream(chain: &str, key: &str) -> ((TcpListener, Arc<ServerConfig>), SocketAddr) {
     let listener = TcpListener::bind((loopback(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
+    let config = server_config(chain, key, rustls::ALL_VERSIONS);
+    ((listener, config), address)
+}
+
+fn server_config(
+    chain: &str,
+    key: &str,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
     let config = ServerConfig::builder_with_provider(Arc::new(
         rustls::crypto::aws_lc_rs::default_provider(),
     ))
-    .with_safe_default_protocol_versions()
+    .with_protocol_versions(versions)
     .unwrap()
     .with_no_client_auth()
     .with_single_cert(
         vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()],
         PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-    )
-    .unwrap();
-    ((listener, Arc::new(config)), address)
+    );
+    Arc::new(config.unwrap())
 }
 
 #[test]
@@ -247,18 +255,7 @@ fn what_comes_with_the_end_of_its_handshake_is_not_lost() {
     let ringgate = start(&scratch, &ca, address, "  tls_server_name: inner.example\n");
     let roots = root_store(std::fs::read(ringgate.root()).unwrap());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let config = ServerConfig::builder_with_provider(Arc::new(
-            rustls::crypto::aws_lc_rs::default_provider(),
-        ))
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        )
-        .unwrap();
-        let config = Arc::new(config);
+        let config = server_config(&chain, &key, &[version]);
         // Whoever speaks first: the client has sent already, or waits for the greeting.
         for client_speaks in [true, false] {
             let mut client = Tls::connect(roots.clone(), ringgate.address, "app.localhost");
