@@ -138,6 +138,9 @@ async fn connect_anew(shared: Rc<Shared>) {
         if let Err(error) = alarm.wait_until(due).await {
             return shared.metrics.failed(Failure::new(Kind::Timeout, error));
         }
+        if shared.metrics.has_ended() {
+            return;
+        }
         let turn = shared.next.replace(shared.next.get().wrapping_add(1));
         let to = &shared.destinations[turn % shared.destinations.len()];
         let nonce = shared.nonces.next();
