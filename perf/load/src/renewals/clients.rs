@@ -24,7 +24,7 @@ use super::site::Site;
 /// Clients that connect anew. With a handshake taking a millisecond or two, a thousand per second keep
 /// a few of them busy; the others take what piles up when the machine is busy elsewhere.
 const CLIENTS: usize = 64;
-/// Connections that stay, per name: two, so that each worker has some.
+/// Connections that stay, per name: enough that two workers are likely to have some of them each.
 const KEPT_PER_NAME: usize = 2;
 /// How often such a connection asks. Its last request of a certificate's life comes long after the
 /// renewal, and idle_timeout (10 minutes) is far away.
@@ -39,18 +39,20 @@ pub struct Shared {
     destinations: Vec<Destination>,
     next: Cell<usize>,
     pacer: Pacer,
+    /// From when on nothing is due any more.
+    end: Instant,
     config: Arc<ClientConfig>,
     answers: Rc<Answers>,
     nonces: Nonces,
     pub metrics: Metrics,
     kept_requests: Cell<u64>,
-    kept_connections: Cell<u64>,
+    kept_connections: Cell<usize>,
 }
 
 /// What the connections that stay came to.
 pub struct Kept {
     /// Those that were whole to the end.
-    pub connections: u64,
+    pub connections: usize,
     pub requests: u64,
 }
 
@@ -69,6 +71,7 @@ impl Shared {
                 .collect::<Result<_, _>>()?,
             next: Cell::new(0),
             pacer: Pacer::new(begun, plan.rate),
+            end: begun + plan.window,
             config: served.client(),
             answers: site.scene().answers.clone(),
             nonces: Nonces::new(seed()),
@@ -95,8 +98,8 @@ fn destination(site: &Site, name: &str) -> Result<Destination, String> {
 }
 
 /// How many connections are to stay.
-pub fn to_be_kept(names: usize) -> u64 {
-    (names * KEPT_PER_NAME) as u64
+pub fn to_be_kept(names: usize) -> usize {
+    names * KEPT_PER_NAME
 }
 
 /// Waits until every name is served: before that, handshakes are rightly refused.
@@ -118,13 +121,18 @@ pub async fn wait_for_certificates(
     Ok(())
 }
 
-/// Starts them all; they end when the run does.
-pub fn start(shared: &Rc<Shared>) -> Vec<JoinHandle<()>> {
-    let anew = (0..CLIENTS).map(|_| tokio::task::spawn_local(connect_anew(shared.clone())));
+/// Starts those who connect anew; they end when all that was due is done.
+pub fn start_anew(shared: &Rc<Shared>) -> Vec<JoinHandle<()>> {
+    (0..CLIENTS).map(|_| tokio::task::spawn_local(connect_anew(shared.clone()))).collect()
+}
+
+/// Starts those who stay; they end when they are told.
+pub fn start_kept(shared: &Rc<Shared>) -> Vec<JoinHandle<()>> {
     let names = shared.destinations.len();
-    let kept = (0..names * KEPT_PER_NAME)
-        .map(|number| tokio::task::spawn_local(stay(shared.clone(), number % names)));
-    anew.chain(kept).collect()
+    let number = to_be_kept(names);
+    (0..number)
+        .map(|number| tokio::task::spawn_local(stay(shared.clone(), number % names)))
+        .collect()
 }
 
 /// Full handshake, request, response, close; again and again, to the names in turn.
@@ -133,11 +141,15 @@ async fn connect_anew(shared: Rc<Shared>) {
         Ok(alarm) => alarm,
         Err(error) => return shared.metrics.failed(Failure::new(Kind::Connect, error)),
     };
-    while !shared.metrics.has_ended() {
+    loop {
         let due = shared.pacer.next();
+        if due >= shared.end {
+            return;
+        }
         if let Err(error) = alarm.wait_until(due).await {
             return shared.metrics.failed(Failure::new(Kind::Timeout, error));
         }
+        // Too much has failed already.
         if shared.metrics.has_ended() {
             return;
         }

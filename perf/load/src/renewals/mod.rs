@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::metrics::Metrics;
 use crate::watch::Watch;
 
 use clients::{Kept, Shared};
@@ -60,13 +59,18 @@ async fn measure(plan: &Plan, site: &Site) -> Result<Report, String> {
     let begun = Instant::now();
     let shared = Rc::new(Shared::new(plan, site, served.clone(), &NAMES, begun)?);
     shared.metrics.count(true);
-    let all = clients::start(&shared);
-    watched(plan, &shared.metrics, &served, begun).await;
+    let (anew, kept) = (clients::start_anew(&shared), clients::start_kept(&shared));
+    let progress = tokio::task::spawn_local(progress(shared.clone(), served.clone(), begun));
+    let badly = |error| format!("a client ended badly: {error}");
+    for client in anew {
+        client.await.map_err(badly)?;
+    }
     let seconds = begun.elapsed().as_secs_f64();
     shared.metrics.end();
-    for client in all {
-        client.await.map_err(|error| format!("a client ended badly: {error}"))?;
+    for client in kept {
+        client.await.map_err(badly)?;
     }
+    progress.abort();
     let used = before.until(&watch.read().map_err(|error| gone(&error))?);
     let Kept { connections, requests } = shared.kept();
     Ok(Report {
@@ -86,21 +90,18 @@ async fn measure(plan: &Plan, site: &Site) -> Result<Report, String> {
     })
 }
 
-/// Waits for the end; says every minute how it goes, for it may take half an hour.
-async fn watched(plan: &Plan, metrics: &Metrics, served: &Served, begun: Instant) {
-    let end = begun + plan.window;
-    let mut next = begun;
-    while !metrics.has_ended() && Instant::now() < end {
-        next = (next + Duration::from_secs(60)).min(end);
-        tokio::select! {
-            () = tokio::time::sleep_until(next.into()) => {}
-            () = metrics.until_end() => {}
-        }
+/// Says every minute how it goes, for it may take half an hour.
+async fn progress(shared: Rc<Shared>, served: Served, begun: Instant) {
+    let mut every = tokio::time::interval(Duration::from_secs(60));
+    // The first tick comes at once.
+    every.tick().await;
+    loop {
+        every.tick().await;
         let certificates: usize = served.by_name().values().map(|name| name.certificates).sum();
         eprintln!(
             "{:>5.0} s  {} handshakes, {certificates} certificates",
             begun.elapsed().as_secs_f64(),
-            metrics.full.get(),
+            shared.metrics.full.get(),
         );
     }
 }

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 
 use crate::connection::{Connection, Destination, Incoming};
+use crate::failure::Failure;
 use crate::plan::Group;
 use crate::stage::{Scene, Stage};
 use crate::started::{Started, free_port};
@@ -106,7 +107,7 @@ impl Site {
             while connection.receive(&mut take).await? == Incoming::Some {}
             Ok(answer)
         };
-        let answer = asked.await.map_err(|failure: crate::failure::Failure| failure.to_string())?;
+        let answer = asked.await.map_err(|failure: Failure| failure.to_string())?;
         CertificateDer::from_pem_slice(&answer).map_err(|error| format!("Pebble's root: {error}"))
     }
 
@@ -124,10 +125,10 @@ fn start_dns(
     node: Ipv4Addr,
     dir: &Path,
 ) -> Result<Started, String> {
-    let binary = "/usr/bin/pebble-challtestsrv";
-    // An option's empty value does not survive the splitting of a command, `=` with nothing after it does.
+    // `=` with nothing after it, for an empty argument does not survive the splitting of a command.
     let command = format!(
-        "{binary} -dns01 {dns} -management {management} -http01= -https01= -tlsalpn01= -defaultIPv6= -defaultIPv4 {node}"
+        "pebble-challtestsrv -dns01 {dns} -management {management} -defaultIPv4 {node} \
+         -defaultIPv6= -http01= -https01= -tlsalpn01="
     );
     Started::start("challtestsrv", &command, None, dns, dir)
 }
