@@ -11,6 +11,7 @@
 //! - [`outcome`] — what a window gave; [`verdict`] — whether it may be compared, and the ratios;
 //!   [`table`] and [`json`] — how that is shown, [`machine`] — on what it was taken.
 //! - [`comparison`] — all of it for several systems, in rounds that alternate between them.
+//! - [`renewals`] — another question on the same stage: do clients notice that certificates are renewed?
 //!
 //! Everything runs on one thread, pinned beside the upstream, away from the server's core.
 #![allow(
@@ -33,6 +34,7 @@ pub mod pacer;
 pub mod packages;
 pub mod plan;
 pub mod processes;
+pub mod renewals;
 pub mod response;
 pub mod run;
 pub mod scenario;

@@ -179,7 +179,7 @@ fn gone(error: &std::io::Error) -> String {
 }
 
 /// Differs from run to run, so that no two runs send the same nonces.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.unwrap_or_default().as_nanos() as u64 ^ u64::from(std::process::id()) << 40
 }

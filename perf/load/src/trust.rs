@@ -32,13 +32,7 @@ impl Trust {
     ) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         roots.add(root).map_err(|error| format!("the root is no root: {error}"))?;
-        let mut provider = default_provider();
-        provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
-        provider.kx_groups = vec![match group {
-            Group::X25519 => kx_group::X25519,
-            Group::X25519Mlkem768 => kx_group::X25519MLKEM768,
-        }];
-        let provider = Arc::new(provider);
+        let provider = provider(group);
         let webpki = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone())
             .build()
             .map_err(|error| error.to_string())?;
@@ -59,6 +53,17 @@ impl Trust {
             if resumes { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
         Arc::new(config)
     }
+}
+
+/// The provider with that one suite, and one group.
+pub fn provider(group: Group) -> Arc<CryptoProvider> {
+    let mut provider = default_provider();
+    provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
+    provider.kx_groups = vec![match group {
+        Group::X25519 => kx_group::X25519,
+        Group::X25519Mlkem768 => kx_group::X25519MLKEM768,
+    }];
+    Arc::new(provider)
 }
 
 /// Verifies a chain in full the first time it is shown, and the same bytes after that by comparing them:

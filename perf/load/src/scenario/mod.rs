@@ -21,6 +21,9 @@ use crate::pacer::{Alarm, Pacer};
 use crate::plan::{Plan, Scenario};
 use crate::trust::Trust;
 
+pub(crate) use keep_alive::ask;
+pub(crate) use one_request::exchange;
+
 /// How long one operation may take. Bulk on a loaded machine is slow, but it moves; a minute for 100 MiB
 /// is a fault.
 const PATIENCE: Duration = Duration::from_secs(60);
