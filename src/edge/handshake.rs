@@ -12,7 +12,7 @@ use crate::observe::names::{Reason, Side};
 use super::ended::Ended;
 use super::limits::LONGEST_PENDING_BYTES;
 use super::line::Line;
-use super::records::{Records, Unbuffered, encode};
+use super::records::{Records, Unbuffered, encode, encode_alert};
 use super::tls::with_certified_key;
 use super::transfer::{receive_into, send_all};
 use super::worker::Worker;
@@ -135,18 +135,7 @@ pub fn advance<C: Unbuffered>(tls: &mut C, input: &mut Vec<u8>, output: &mut Vec
                 break Step::Failed(rustls::Error::General("early data was not offered".into()));
             }
             Err(error) => {
-                // What rustls wants to say about it is the alert.
-                for _ in 0..8 {
-                    match tls.process(&mut []).state {
-                        Ok(ConnectionState::EncodeTlsData(mut message)) => {
-                            if encode(output, |room| message.encode(room)).is_err() {
-                                break;
-                            }
-                        }
-                        Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
-                        _ => break,
-                    }
-                }
+                encode_alert(tls, output);
                 break Step::Failed(error);
             }
         }

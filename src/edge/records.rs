@@ -147,7 +147,7 @@ impl<C: Unbuffered> Records<C> {
                 Ok(_) => more = false,
                 Err(error) => {
                     self.pending = Vec::new();
-                    self.hold_alert();
+                    encode_alert(&mut *self.tls, &mut self.held);
                     return Err(RecordError::Peer(error));
                 }
             }
@@ -228,20 +228,20 @@ impl<C: Unbuffered> Records<C> {
             }
         }
     }
+}
 
-    /// After an error rustls has an alert to send; it goes to `held`.
-    fn hold_alert(&mut self) {
-        // Alert and perhaps what was queued before it; a bound because an error is involved.
-        for _ in 0..8 {
-            match self.tls.process(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(mut message)) => {
-                    if encode(&mut self.held, |room| message.encode(room)).is_err() {
-                        return;
-                    }
+/// After an error rustls has an alert to send; it is appended to `to`.
+pub fn encode_alert<C: Unbuffered>(tls: &mut C, to: &mut Vec<u8>) {
+    // Alert and perhaps what was queued before it; a bound because an error is involved.
+    for _ in 0..8 {
+        match tls.process(&mut []).state {
+            Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                if encode(to, |room| message.encode(room)).is_err() {
+                    return;
                 }
-                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
-                _ => return,
             }
+            Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+            _ => return,
         }
     }
 }
