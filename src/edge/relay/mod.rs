@@ -57,8 +57,8 @@ pub async fn relay(
         relay.note(relay.downward().await);
     });
     match (relay.first_end.take(), line.interrupted()) {
-        (_, Some(reason)) if !relay.upstream_finished.get() => Err(Ended::new(Side::Ours, reason)),
         (Some(ended), _) => Err(ended),
+        (None, Some(why)) if !relay.upstream_finished.get() => Err(Ended::new(Side::Ours, why)),
         (None, _) => Ok(()),
     }
 }
@@ -114,10 +114,33 @@ impl Relay<'_> {
             Reason::UpstreamBadRecord => self.send_alert_upstream(),
             _ => {}
         }
-        self.line.cut();
+        match ended.side {
+            Side::Upstream if self.line.interrupted().is_none() => self.upstream_is_gone(),
+            _ => self.line.cut(),
+        }
         // Once all of the response is out, how the client goes is its own affair.
         if !self.upstream_finished.get() {
+            let ended = self.line.interrupted().map_or(ended, |why| Ended::new(Side::Ours, why));
             *self.first_end.borrow_mut() = Some(ended);
+        }
+    }
+
+    /// The upstream broke off. What it has said is on its way to a client that may still be sending, and
+    /// closing a socket with unread bytes resets it, which would take the answer along: so the client gets
+    /// its end (of TCP, without close_notify), and what it goes on sending is thrown away for a while.
+    fn upstream_is_gone(&self) {
+        self.line.cut_upstream();
+        self.upstream_is_deaf();
+        self.line.client().finish();
+        self.line.enter(Stage::Closing, clock::steady() + AFTER_UPSTREAM_FINISHED);
+    }
+
+    /// The upstream takes no more. It may have answered before it heard all (a 413, say), so its answer is
+    /// still read; what the client goes on sending is thrown away meanwhile, for a client that sends does
+    /// not read.
+    fn upstream_is_deaf(&self) {
+        if self.upstream_deaf_since.get().is_none() {
+            self.upstream_deaf_since.set(Some(clock::steady()));
         }
     }
 

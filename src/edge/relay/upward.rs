@@ -9,9 +9,7 @@ use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, DEAF_UPSTREAM};
 use super::super::records::{Incoming, RecordError};
 use super::super::scratch::{Filling, Scratch};
 use super::super::transfer::send_all;
-use super::{
-    Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some, upstream_gone,
-};
+use super::{Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some};
 
 impl Relay<'_> {
     pub(super) async fn upward(&self) -> Result<(), Ended> {
@@ -123,15 +121,6 @@ impl Relay<'_> {
         }
     }
 
-    /// The upstream takes no more. It may have answered before it heard all (a 413, say), so its answer is
-    /// still read; what the client goes on sending is thrown away meanwhile, for a client that sends does
-    /// not read, and closing with bytes unread would take the answer along.
-    fn upstream_is_deaf(&self) {
-        if self.upstream_deaf_since.get().is_none() {
-            self.upstream_deaf_since.set(Some(clock::steady()));
-        }
-    }
-
     fn is_done_listening(&self) -> bool {
         self.upstream_deaf_since
             .get()
@@ -152,7 +141,10 @@ impl Relay<'_> {
                 sealed.map_err(bad_upstream_record)?;
                 scratch.output.filled().to_vec()
             };
-            send_all(&self.upstream, close).await.map_err(upstream_gone)?;
+            if send_all(&self.upstream, close).await.is_err() {
+                self.upstream_is_deaf();
+                return Ok(());
+            }
         }
         self.upstream.finish();
         Ok(())
