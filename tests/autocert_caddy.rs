@@ -4,7 +4,6 @@ use crate::harness::autocert::{
     arguments, serial, start, start_again, store, wait_for_certificate,
 };
 use std::net::SocketAddr;
-use std::path::Path;
 
 use crate::harness::{
     Caddy, CaddyOptions, Pebble, PebbleOptions, Ringgate, Scratch, loopback, root_store, served,
@@ -105,12 +104,14 @@ impl Together {
         start_again(all, None)
     }
 
-    fn wait_for_a_lock(&self) {
+    /// Waits until orders are under way for so many names.
+    fn wait_for_locks(&self, count: usize) {
         let locks = self.scratch.path().join("locks");
-        let is_issue = |name: &Path| name.to_string_lossy().contains("issue_cert_");
-        wait_for("a lock", || {
-            let mut locks = std::fs::read_dir(&locks).ok()?.flatten();
-            locks.any(|lock| is_issue(&lock.path())).then_some(())
+        let is_issue = |name: &str| name.starts_with("issue_cert_") && name.ends_with(".lock");
+        wait_for("locks", || {
+            let locks = std::fs::read_dir(&locks).ok()?.flatten();
+            let held = locks.filter(|lock| is_issue(&lock.file_name().to_string_lossy()));
+            (held.count() >= count).then_some(())
         });
     }
 
@@ -133,7 +134,7 @@ fn what_caddy_is_obtaining_is_not_ordered_again() {
     std::thread::scope(|scope| {
         // The names lead to Caddy.
         let caddy = scope.spawn(|| Caddy::start(&together.pebble, &together.options));
-        together.wait_for_a_lock();
+        together.wait_for_locks(1);
         let node = together.start(&NAMES, &[]);
         let _caddy = caddy.join().expect("Caddy serves");
         together.check(&node);
@@ -148,7 +149,7 @@ fn what_we_are_obtaining_is_not_ordered_again_by_caddy() {
         together.pebble.dns.set_address(name, node);
     }
     let node = together.start(&NAMES, &[]);
-    together.wait_for_a_lock();
+    together.wait_for_locks(NAMES.len());
     let _caddy = Caddy::start(&together.pebble, &together.options);
     together.check(&node);
     assert_eq!(node.count_in_log("cert_obtained"), NAMES.len());

@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a condition may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a condition may take on a loaded machine: the control plane is the last to get a core.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` gives something.
 #[track_caller]
