@@ -1,6 +1,9 @@
 //! The one reader of clocks. Decisions are handed the time; whoever needs it asks here.
 #![expect(clippy::disallowed_methods, reason = "the one file that reads the clocks")]
 
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,10 @@ pub struct Moment {
 impl Moment {
     /// The calendar time of the machine.
     pub fn now() -> Self {
+        #[cfg(feature = "simulation")]
+        if let Some(shown) = simulated::now() {
+            return shown;
+        }
         Self::from_system(SystemTime::now())
     }
 
@@ -84,5 +91,9 @@ pub fn from_rfc3339(text: &str) -> Option<Moment> {
 
 /// The steady time, for deadlines and for measuring spans.
 pub fn steady() -> Instant {
+    #[cfg(feature = "simulation")]
+    if let Some(steady) = simulated::steady() {
+        return steady;
+    }
     Instant::now()
 }

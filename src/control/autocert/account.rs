@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::held::Held;
 use super::http_client::last_answer;
 use super::keys::{account_key_pkcs8, generate};
+use super::mutant::{Mutant, mutant};
 use super::registration::register;
 use super::verdict::{Doing, Failed, judge};
 use super::{blocking, disk};
@@ -94,6 +95,7 @@ pub async fn obtain(
     let settings = &ca.settings;
     if let Some(found) = stored(ca).await?
         && !forgotten
+        && !mutant(Mutant::AccountForgotten)
         && found.location.is_some()
     {
         return usable(found);
@@ -110,6 +112,7 @@ async fn locked(ca: &Ca, directory: &Directory, forgotten: bool) -> Result<Store
     let settings = &ca.settings;
     let found = stored(ca).await?;
     let mut account = match found {
+        _ if mutant(Mutant::AccountForgotten) => new_key(ca).await?,
         // Another node was faster.
         Some(found) if found.location.is_some() && !forgotten => return usable(found),
         Some(found) => found,
@@ -165,7 +168,9 @@ async fn new_key(ca: &Ca) -> Result<StoredAccount, Failed> {
     let key = blocking(move || {
         let pem = generate(KeyType::P256)
             .ok_or_else(|| io::Error::other("the system's random source failed"))?;
-        store.put(&name, pem.as_bytes(), Expect::Nothing)?;
+        let expected =
+            if mutant(Mutant::AccountForgotten) { Expect::Anything } else { Expect::Nothing };
+        store.put(&name, pem.as_bytes(), expected)?;
         // Whoever's key is there now is the account's.
         let pem = store.get(&name)?.unwrap_or_default();
         account_key_pkcs8(&pem).ok_or_else(|| io::Error::other("the new account key is damaged"))

@@ -18,6 +18,7 @@ use super::ca::Ca;
 use super::held::Held;
 use super::http_client::{attended, last_answer};
 use super::kinds;
+use super::mutant::{Mutant, mutant};
 use super::order::Ordering;
 use super::plan::{Asked, Facts, Plan, Why, plan};
 use super::stored::{self, Known};
@@ -118,6 +119,7 @@ pub async fn take_turn(
 async fn turn(ca: &Ca, name: &ServerName, known: Known, asked: Option<Asked>, seed: u64) -> Turn {
     let lock = match Held::try_take(&ca.store, layout::issue_lock(name.as_str())).await {
         Ok(Some(lock)) => Some(lock),
+        Ok(None) if mutant(Mutant::LockIgnored) => None,
         Ok(None) => return Turn { known, outcome: Outcome::Busy, storable: true },
         // Without a store there is nobody to keep out either.
         Err(error) => {
@@ -126,7 +128,8 @@ async fn turn(ca: &Ca, name: &ServerName, known: Known, asked: Option<Asked>, se
         }
     };
     let before = known.clone();
-    let mut locked = Locked { ca, name, storable: lock.is_some(), known, lock };
+    let storable = lock.is_some() || mutant(Mutant::LockIgnored);
+    let mut locked = Locked { ca, name, storable, known, lock };
     let outcome = locked.work(asked, seed).await;
     let Locked { known, lock, storable, .. } = locked;
     let is_lost = lock.as_ref().is_some_and(Held::is_lost);

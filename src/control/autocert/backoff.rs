@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::record::{Attempts, Class};
 
+use super::mutant::{Mutant, mutant};
+
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
@@ -71,6 +73,7 @@ pub fn due(
     let Some(last) = &attempts.last else { return now };
     let at = last.at;
     let steps: &[Duration] = match last.class {
+        Class::Validation if mutant(Mutant::ValidationHurried) => &UNREACHABLE,
         Class::Unreachable => &UNREACHABLE,
         Class::Validation => &VALIDATION,
         Class::Limited => &LIMITED,
@@ -80,16 +83,21 @@ pub fn due(
     let mut delay = steps.get(step).copied().unwrap_or(SHORTEST);
     // Up to a tenth more.
     delay += delay.mul_f64(fraction(seed, u64::from(attempts.failures)) / 10.0);
-    if let (Some(horizon), Some(shortest)) = (horizon, shortest(last.class, lifetime)) {
+    if mutant(Mutant::BackoffUnbounded) {
+        delay *= 1 << attempts.failures.saturating_sub(steps.len() as u32).min(10);
+    } else if let (Some(horizon), Some(shortest)) = (horizon, shortest(last.class, lifetime)) {
         delay = delay.min((horizon.since(at) / TRIES_LEFT).max(shortest));
     }
     let mut due = at.plus(delay.max(Duration::from_secs(1)));
-    if let Some(asked) = last.not_before {
+    if let Some(asked) = last.not_before
+        && !mutant(Mutant::RetryAfterIgnored)
+    {
         due = due.max(asked.min(at.plus(LONGEST_RETRY_AFTER)));
     }
     // By a clock that was set back the failure is yet to come. A pause that began at each look would
     // never end.
-    if at > now.plus(due.since(at)) { now } else { due }
+    let is_to_come = at > now.plus(due.since(at)) && !mutant(Mutant::PauseByWrongClock);
+    if is_to_come { now } else { due }
 }
 
 /// The shortest pause that what expires soon may have after such a failure; `None`: time that runs out
@@ -106,6 +114,9 @@ fn shortest(class: Class, lifetime: Option<Duration>) -> Option<Duration> {
 
 /// A number from 0 to below 1 that is always the same for the same seed and turn.
 pub fn fraction(seed: u64, turn: u64) -> f64 {
+    if mutant(Mutant::NoJitter) {
+        return 0.0;
+    }
     // The finalizer of SplitMix64: neighbouring inputs share no pattern.
     let mut mixed = seed.wrapping_add(turn.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

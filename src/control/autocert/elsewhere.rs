@@ -16,6 +16,7 @@ use crate::store::{Store, layout};
 
 use super::super::publisher::Publisher;
 use super::blocking;
+use super::pace;
 use super::shared::Shared;
 
 /// How often the store is looked at. A CA asks some hundred milliseconds after CertMagic has placed a
@@ -59,7 +60,7 @@ impl Drop for Elsewhere {
 async fn look_for_ever(store: Arc<dyn Store>, publisher: Publisher) {
     let mut seen = Seen::default();
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        pace::pause(pace::between_looks(LOOK_EVERY)).await;
         let (store, ours) = (store.clone(), publisher.current().challenges);
         let (looked, changed) = blocking(move || {
             let changed = seen.look(&*store, &ours, Moment::now());

@@ -22,6 +22,7 @@ use super::ca::Ca;
 use super::elsewhere::Elsewhere;
 use super::entry::{Entry, Reply, SETTLE_PAUSE};
 use super::events::{Event, Events};
+use super::pace;
 use super::plan::{Asked, Plan};
 use super::revocation;
 use super::status::Status;
@@ -36,6 +37,8 @@ const REVOCATIONS_AT_ONCE: usize = 64;
 /// How often everything is decided anew: often enough for a clock that jumped and for certificates of
 /// minutes.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// What is due already when it is looked at waits for no more than this.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 /// How long a name waits that somebody else is at work on.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
@@ -127,7 +130,7 @@ impl Keeper {
                 }
                 None => now.plus(LOOK_EVERY),
             };
-            let pause = wake.since(now).clamp(Duration::from_millis(200), LOOK_EVERY);
+            let pause = wake.since(now).clamp(SHORTEST_PAUSE, pace::between_looks(LOOK_EVERY));
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -147,7 +150,7 @@ impl Keeper {
                         error!(%panicked, "this is a bug, please report it with the log");
                     }
                 },
-                () = tokio::time::sleep(pause) => {
+                () = pace::pause(pause) => {
                     if let Some(assigned) = &mut self.assigned {
                         assigned.look_at_all(Moment::now());
                     }
@@ -329,7 +332,7 @@ impl Assigned {
 
     fn next_wake(&self, now: Moment) -> Moment {
         let idle = self.entries.values().filter(|entry| !entry.at_work);
-        idle.map(|entry| entry.wake).min().unwrap_or(now.plus(LOOK_EVERY))
+        idle.map(|entry| entry.wake).min().unwrap_or(now.plus(pace::between_looks(LOOK_EVERY)))
     }
 
     fn look_at_all(&mut self, now: Moment) {

@@ -20,6 +20,11 @@ use crate::name::ServerName;
 /// A new private key as PEM: SEC1 for elliptic curves and PKCS#1 for RSA, which is what CertMagic writes.
 /// `None` if the system's random source fails.
 pub fn generate(key_type: KeyType) -> Option<String> {
+    // Random private keys would make every certificate another one at each run of the same seed.
+    #[cfg(feature = "simulation")]
+    if let Some(scalar) = super::simulated::next_private_key() {
+        return from_scalar(&scalar);
+    }
     match key_type {
         KeyType::P256 | KeyType::P384 => {
             let (generating, signing) = match key_type {
@@ -38,6 +43,19 @@ pub fn generate(key_type: KeyType) -> Option<String> {
             Some(pem("RSA PRIVATE KEY", info.private_key.as_bytes()))
         }
     }
+}
+
+/// The P-256 private key with this scalar. `None` if it is none.
+#[cfg(feature = "simulation")]
+fn from_scalar(scalar: &[u8; 32]) -> Option<String> {
+    use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
+    let key = PrivateKey::from_private_key(&ECDH_P256, scalar).ok()?;
+    let public_key = key.compute_public_key().ok()?;
+    let signing = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    let pair = EcdsaKeyPair::from_private_key_and_public_key(signing, scalar, public_key.as_ref());
+    let pair = pair.ok()?;
+    let der: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().ok()?;
+    Some(pem("EC PRIVATE KEY", der.as_ref()))
 }
 
 /// The type of a private key, if it is one of those that we make.

@@ -19,8 +19,10 @@ mod http_client;
 pub mod keeper;
 mod keys;
 mod kinds;
+mod mutant;
 pub mod names;
 mod order;
+mod pace;
 mod patience;
 pub mod plan;
 pub mod prepared;
@@ -28,6 +30,8 @@ mod registration;
 mod renewal;
 mod revocation;
 mod shared;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 pub mod status;
 mod stored;
 mod transport;
@@ -41,6 +45,12 @@ use verdict::Failed;
 
 /// Runs work that touches the store or computes on the pool of blocking threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    // A simulated store answers at once, and paused time does not pass while another thread works.
+    #[cfg(feature = "simulation")]
+    if crate::clock::simulated::is_on() {
+        simulated::disk().await;
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(ended) => match ended.try_into_panic() {

@@ -22,6 +22,7 @@ use super::elsewhere::SEEN_AFTER;
 use super::held::Held;
 use super::http_client::last_answer;
 use super::keys;
+use super::mutant::{Mutant, mutant};
 use super::patience::{FIRST, TIMEOUT, longer, may_pass, pause};
 use super::shared::{self, Shared};
 use super::verdict::{Doing, Failed, Verdict, judge, judge_problem};
@@ -93,7 +94,8 @@ impl Ordering<'_> {
         let key_type = self.ca.settings.key_type;
         let is_of_another_type =
             |open: &OpenOrder| keys::type_of(&open.private_key) != Some(key_type);
-        if self.record.order.as_ref().is_some_and(is_of_another_type) {
+        let is_given_up = mutant(Mutant::OrderForgotten);
+        if self.record.order.as_ref().is_some_and(is_of_another_type) || is_given_up {
             self.forget().await?;
         }
         let Some(url) = self.record.order.as_ref().and_then(|order| order.url.clone()) else {
@@ -141,7 +143,11 @@ impl Ordering<'_> {
         let replaces = replaces.filter(|_| self.directory.renewal_info.is_some());
         let order = match self.new_order(&identifiers, replaces).await {
             // Whatever the CA has against `replaces` (RFC 9773 §5), it is no reason not to renew.
-            Err(error) if replaces.is_some() && is_about_replaces(&error) => {
+            Err(error)
+                if replaces.is_some()
+                    && is_about_replaces(&error)
+                    && !mutant(Mutant::ReplacesKept) =>
+            {
                 info!(name = %self.name, %error, "ordering without 'replaces'");
                 self.new_order(&identifiers, None).await
             }

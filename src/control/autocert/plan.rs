@@ -7,6 +7,7 @@ use crate::clock::Moment;
 use crate::store::record::{Attempts, Class, Renewal};
 
 use super::backoff;
+use super::mutant::{Mutant, mutant};
 use super::renewal::{Basis, Validity, last_resort, not_again_before, renewed_at};
 
 /// No longer pause between two questions for renewal information is ever stored (RFC 9773 §4.3.2).
@@ -107,7 +108,8 @@ impl fmt::Display for Why {
 pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
     let due = due(facts, now);
     if let Err((until, why)) = due {
-        return match facts.ask_renewal_at {
+        let is_known = facts.renewal.is_some() && mutant(Mutant::WindowAskedOnce);
+        return match facts.ask_renewal_at.filter(|_| !is_known) {
             // By a clock that was set back the moment would never come.
             Some(at) if at <= now || at > now.plus(RENEWAL_ASKED_AFTER_AT_MOST) => {
                 Plan::AskRenewal { why: Why::RenewalInformation }
@@ -121,7 +123,8 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
         let again = not_again_before(validity, obtained);
         // Where the clock was set back since, the moment says nothing.
         let wanted = matches!(why, Why::Revoked | Why::Asked);
-        if obtained <= now && now < again && !wanted {
+        let is_too_soon = obtained <= now && now < again && !wanted;
+        if is_too_soon && !mutant(Mutant::JustObtainedForgotten) {
             return Plan::Rest { until: again, why: Why::JustObtained };
         }
     }

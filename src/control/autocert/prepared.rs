@@ -57,33 +57,43 @@ pub fn prepare_autocert(
         ));
     }
     let store: Arc<dyn Store> = Arc::new(Directory::new(&settings.dir));
-    let prepared = |names| PreparedAutocert {
+    let names = match read_store {
+        true => stored_names(&*store, &settings.ca, names, warnings),
+        false => names.into_iter().map(|name| nothing_known(&settings.ca, name)).collect(),
+    };
+    Ok(PreparedAutocert {
         settings: settings.clone(),
-        store: store.clone(),
+        store,
         transport,
         trusted_roots: roots,
         names,
-    };
-    if !read_store {
-        let names = names.into_iter().map(|name| {
-            let known = Known::nothing(Record::new(name.as_str(), &settings.ca));
-            (name, known)
-        });
-        return Ok(prepared(names.collect()));
-    }
+    })
+}
+
+/// The names with what the store knows of them.
+pub fn stored_names(
+    store: &dyn Store,
+    issuer: &str,
+    names: Vec<ServerName>,
+    warnings: &mut Vec<String>,
+) -> Vec<(ServerName, Known)> {
     let mut unreadable = 0;
-    let names = names.into_iter().map(|name| {
-        let known = stored::read(&*store, &settings.ca, &name).unwrap_or_else(|error| {
+    let names = names.into_iter().map(|name| match stored::read(store, issuer, &name) {
+        Ok(known) => (name, known),
+        Err(error) => {
             unreadable += 1;
             if unreadable == 1 {
                 warnings.push(format!("what autocert has stored cannot be read: {error}"));
             }
-            Known::nothing(Record::new(name.as_str(), &settings.ca))
-        });
-        (name, known)
+            nothing_known(issuer, name)
+        }
     });
-    let names = names.collect();
-    Ok(prepared(names))
+    names.collect()
+}
+
+fn nothing_known(issuer: &str, name: ServerName) -> (ServerName, Known) {
+    let known = Known::nothing(Record::new(name.as_str(), issuer));
+    (name, known)
 }
 
 /// What is stored of each managed name: for when no process is running to be asked.

@@ -7,6 +7,7 @@ use crate::clock::Moment;
 use crate::store::record::Renewal;
 
 use super::backoff::fraction;
+use super::mutant::{Mutant, mutant};
 
 /// Without renewal information a third of the lifetime is left for trying (what Let's Encrypt advises) ...
 const LEFT: u32 = 3;
@@ -51,7 +52,7 @@ pub fn renewed_at(validity: &Validity, renewal: Option<&Renewal>) -> (Moment, Ba
     match renewal {
         Some(renewal) => {
             let last = last_resort(validity);
-            if renewal.selected <= last {
+            if renewal.selected <= last || mutant(Mutant::WindowTrusted) {
                 (renewal.selected, Basis::Window)
             } else {
                 (last, Basis::LastResort)
@@ -63,7 +64,8 @@ pub fn renewed_at(validity: &Validity, renewal: Option<&Renewal>) -> (Moment, Ba
 
 fn by_lifetime(validity: &Validity) -> Moment {
     let life = validity.not_after.since(validity.not_before);
-    let left = life / if life < SHORT { LEFT_OF_SHORT } else { LEFT };
+    let is_short = life < SHORT && !mutant(Mutant::ThirdOfShort);
+    let left = life / if is_short { LEFT_OF_SHORT } else { LEFT };
     let spread = (life / SPREAD).mul_f64(fraction(validity.seed, 0));
     validity.not_after.minus(left + spread)
 }

@@ -43,7 +43,7 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    fn new(what: impl Into<String>) -> Self {
+    pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: None }
     }
 }
@@ -61,6 +61,8 @@ impl std::error::Error for Trouble {}
 pub struct Transport {
     tls: Arc<ClientConfig>,
     proxy: Option<Proxy>,
+    #[cfg(feature = "simulation")]
+    simulated: Option<Arc<dyn super::simulated::Exchange>>,
 }
 
 impl Transport {
@@ -91,6 +93,10 @@ impl Transport {
         if roots.is_empty() {
             return Err(notes.join("; "));
         }
+        Ok((Self::trusting(roots, proxy)?, notes))
+    }
+
+    fn trusting(roots: RootCertStore, proxy: Option<Proxy>) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -98,7 +104,21 @@ impl Transport {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok((Self { tls: Arc::new(tls), proxy }, notes))
+        Ok(Self {
+            tls: Arc::new(tls),
+            proxy,
+            #[cfg(feature = "simulation")]
+            simulated: None,
+        })
+    }
+
+    /// Every exchange is one with this CA.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up at all.
+    #[cfg(feature = "simulation")]
+    pub fn simulated(ca: Arc<dyn super::simulated::Exchange>) -> Result<Self, String> {
+        Ok(Self { simulated: Some(ca), ..Self::trusting(RootCertStore::empty(), None)? })
     }
 
     /// Sends a request to an absolute https URL and receives all of the answer.
@@ -114,6 +134,10 @@ impl Transport {
     }
 
     async fn exchange_in_time(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Trouble> {
+        #[cfg(feature = "simulation")]
+        if let Some(ca) = &self.simulated {
+            return ca.exchange(request).await;
+        }
         let (mut parts, body) = request.into_parts();
         let uri = parts.uri.clone();
         let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {

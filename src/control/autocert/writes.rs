@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::store::Store;
-use crate::store::record::Record;
+use crate::store::record::{Attempts, Record};
 
 use super::blocking;
 use super::held::Held;
+use super::mutant::{Mutant, mutant};
 use super::stored::{self, Known};
 
 /// Stores the record. Without a lock there was no store to take it in.
@@ -17,7 +18,10 @@ use super::stored::{self, Known};
 /// If it could not be stored, or the lock is lost.
 pub async fn save(store: &Arc<dyn Store>, lock: Option<&Held>, record: &Record) -> io::Result<()> {
     check(lock)?;
-    let (store, record) = (store.clone(), record.clone());
+    let (store, mut record) = (store.clone(), record.clone());
+    if mutant(Mutant::BackoffForgotten) {
+        record.attempts = Attempts::default();
+    }
     blocking(move || stored::save(&*store, &record)).await
 }
 
@@ -31,6 +35,9 @@ pub async fn commit(
     known: &mut Known,
 ) -> io::Result<()> {
     check(lock)?;
+    if mutant(Mutant::NotStored) {
+        return Ok(());
+    }
     let (store, mut changed) = (store.clone(), known.clone());
     let (changed, outcome) = blocking(move || {
         let outcome = stored::commit(&*store, &mut changed, Moment::now());
