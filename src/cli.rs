@@ -231,6 +231,7 @@ fn argument(option: &'static Opt) -> Arg {
         Kind::List => argument.value_name("LIST"),
         Kind::Routes => argument.value_name("FROM=TO"),
         Kind::Certificates => argument.value_name("DIR|CERT:KEY"),
+        Kind::Issuers => argument.value_name("URL"),
         // Not clap's own choice: a wrong word is one problem among all the others.
         Kind::Choice(words) => argument.value_name(words.join("|")),
         Kind::Text => argument.value_name("TEXT"),

@@ -13,17 +13,13 @@ pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt
 /// The settings of autocert while it is on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Autocert {
-    /// The directory URL as it was written: the store's paths derive from it.
-    pub ca: String,
-    pub email: Option<String>,
+    /// In the order to ask them; at least one.
+    pub issuers: Vec<IssuerConfig>,
     pub must_staple: bool,
     pub dir: PathBuf,
-    pub external_account: Option<ExternalAccount>,
-    pub trusted_ca: TrustedCa,
     /// Names besides the hosts of routes.
     pub hosts: Vec<ServerName>,
     pub key_type: KeyType,
-    pub profile: Option<String>,
     /// In the order to try; at least one.
     pub challenges: Vec<ChallengeKind>,
     pub until_issued: UntilIssued,
@@ -34,10 +30,23 @@ pub struct Autocert {
     pub on_kubernetes: bool,
 }
 
-impl Autocert {
+/// One issuer, and what is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerConfig {
+    /// The directory URL as it was written: the store's paths derive from it.
+    pub directory: String,
+    pub email: Option<String>,
+    pub external_account: Option<ExternalAccount>,
+    pub trusted_ca: TrustedCa,
+    pub profile: Option<String>,
+    /// The directory of the same CA's staging environment, where failing names are tried first.
+    pub test_directory: Option<String>,
+}
+
+impl IssuerConfig {
     /// Whether the issuer is Let's Encrypt, whose rules are known.
     pub fn is_lets_encrypt(&self) -> bool {
-        is_lets_encrypt(&self.ca)
+        is_lets_encrypt(&self.directory)
     }
 }
 

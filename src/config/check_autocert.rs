@@ -2,17 +2,11 @@
 
 use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-
 use crate::name::ServerName;
 
-use super::autocert::{
-    Autocert, ChallengeKind, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Proxy,
-    TrustedCa, UntilIssued, is_lets_encrypt,
-};
+use super::autocert::{Autocert, ChallengeKind, KeyType, Proxy, UntilIssued};
 use super::check::{Checker, Wrong, not_empty};
-use super::layers::{Value, not_built};
+use super::layers::Value;
 
 /// Pomerium's hosted authentication services: theirs to serve.
 const HOSTED_AUTHENTICATION: [&str; 2] =
@@ -23,14 +17,15 @@ impl Checker<'_> {
     /// it is turned on.
     pub(super) fn autocert(&mut self) -> Option<Autocert> {
         let on = self.scalar("autocert", read_bool).unwrap_or(false);
-        let ca = self.ca();
+        let issuers = self.issuers();
         let must_staple = self.scalar("autocert_must_staple", read_bool).unwrap_or(false);
-        if on && must_staple && is_lets_encrypt(&ca) {
-            let what =
-                "Let's Encrypt (acme-v02.api.letsencrypt.org) refuses must-staple certificates";
+        let refusing = issuers.iter().find(|issuer| issuer.is_lets_encrypt());
+        if let Some(refusing) = refusing.filter(|_| on && must_staple) {
+            let host = refusing.directory.split('/').nth(2).unwrap_or_default();
+            let what = format!("Let's Encrypt ({host}) refuses must-staple certificates");
             let remedy = "leave it out, or name another CA with autocert_ca";
             let origin = self.layers.origin("autocert_must_staple");
-            self.problem(&origin, "autocert_must_staple", (what.into(), remedy.into()));
+            self.problem(&origin, "autocert_must_staple", (what, remedy.into()));
         }
         let challenges = self.list("autocert_challenges", |text| match text {
             "tls-alpn-01" => Ok(ChallengeKind::TlsAlpn01),
@@ -65,11 +60,9 @@ impl Checker<'_> {
             )),
         });
         let autocert = Autocert {
-            email: self.scalar("autocert_email", read_email).filter(|email| !email.is_empty()),
+            issuers,
             must_staple,
             dir: dir.unwrap_or_else(|| self.data_dir().join("autocert")),
-            external_account: self.external_account(),
-            trusted_ca: self.trusted_ca(),
             hosts: self.hosts(),
             key_type: self
                 .scalar("autocert_key_type", |text| match text {
@@ -85,7 +78,6 @@ impl Checker<'_> {
                     )),
                 })
                 .unwrap_or(KeyType::P256),
-            profile: self.scalar("autocert_profile", |text| not_empty(text).map(str::to_owned)),
             challenges,
             until_issued: self
                 .scalar("autocert_until_issued", |text| match text {
@@ -99,99 +91,14 @@ impl Checker<'_> {
             hook: self.hook(),
             proxy: if on { self.proxy() } else { None },
             on_kubernetes: self.layers.surroundings.kubernetes,
-            ca,
         };
         on.then_some(autocert)
-    }
-
-    fn ca(&mut self) -> String {
-        let staging = self.scalar("autocert_use_staging", read_bool).unwrap_or(false);
-        let usual = if staging { LETS_ENCRYPT_STAGING } else { LETS_ENCRYPT };
-        if let Some(node) = self.layers.values.get("autocert_ca")
-            && matches!(node.value, Value::List(_) | Value::Map(_))
-        {
-            let mut problem = not_built(&node.origin, "autocert_ca");
-            "as a list is not built yet".clone_into(&mut problem.what);
-            "write one directory URL".clone_into(&mut problem.remedy);
-            self.problems.push(problem);
-            return usual.to_owned();
-        }
-        let written = self.scalar("autocert_ca", |text| {
-            let remedy =
-                || "write the CA's directory URL, like https://ca.example/directory".to_owned();
-            match text.split_once("://") {
-                _ if text.is_empty() => Ok(None),
-                Some(("https", rest)) if !rest.is_empty() && !rest.starts_with('/') => {
-                    match text.parse::<http::Uri>() {
-                        Ok(_) => Ok(Some(text.to_owned())),
-                        Err(error) => Err((format!("{text:?} is no URL: {error}"), remedy())),
-                    }
-                }
-                Some(("http", _)) => {
-                    Err((format!("{text:?} is not https, which ACME asks for"), remedy()))
-                }
-                _ => Err((format!("{text:?} is no https URL"), remedy())),
-            }
-        });
-        // Empty is Let's Encrypt, as it is for Pomerium.
-        written.flatten().unwrap_or_else(|| usual.to_owned())
     }
 
     fn data_dir(&self) -> PathBuf {
         match self.layers.values.get("data_dir").map(|node| &node.value) {
             Some(Value::Scalar(text)) => text.into(),
             _ => self.layers.usual_data_dir.clone(),
-        }
-    }
-
-    fn external_account(&mut self) -> Option<ExternalAccount> {
-        let some = |text: &str| Ok(Some(text.to_owned()).filter(|text| !text.is_empty()));
-        let key_id = self.scalar("autocert_eab_key_id", some).flatten();
-        let mac_key = self.scalar("autocert_eab_mac_key", |text| {
-            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| {
-                // Not the text itself: it is a secret.
-                let what = "is no base64url without padding (letters, digits, - and _)";
-                (what.into(), "copy it from the CA as it is".into())
-            })
-        });
-        let mac_written = self.layers.values.contains_key("autocert_eab_mac_key");
-        let missing = match (&key_id, mac_written) {
-            (Some(_), false) => Some(("autocert_eab_key_id", "autocert_eab_mac_key")),
-            (None, true) => Some(("autocert_eab_mac_key", "autocert_eab_key_id")),
-            _ => None,
-        };
-        if let Some((written, missing)) = missing {
-            let origin = self.layers.origin(written);
-            let wrong = (format!("is useless without {missing}"), format!("write {missing} too"));
-            self.problem(&origin, written, wrong);
-        }
-        Some(ExternalAccount { key_id: key_id?, mac_key: mac_key? })
-    }
-
-    fn trusted_ca(&mut self) -> TrustedCa {
-        let pem = self.scalar("autocert_trusted_ca", |text| {
-            STANDARD.decode(text).map_err(|_| {
-                (
-                    "is no base64".into(),
-                    "write base64 of PEM, or use autocert_trusted_ca_file".into(),
-                )
-            })
-        });
-        let file = self.scalar("autocert_trusted_ca_file", not_empty_path);
-        match (pem, file) {
-            (Some(_), Some(_)) => {
-                let origin = self.layers.origin("autocert_trusted_ca_file");
-                let what = "stands beside autocert_trusted_ca".into();
-                self.problem(
-                    &origin,
-                    "autocert_trusted_ca_file",
-                    (what, "keep one of them".into()),
-                );
-                TrustedCa::None
-            }
-            (Some(pem), None) => TrustedCa::Pem(pem),
-            (None, Some(file)) => TrustedCa::File(file),
-            (None, None) => TrustedCa::None,
         }
     }
 
@@ -247,29 +154,13 @@ impl Checker<'_> {
     }
 }
 
-fn not_empty_path(text: &str) -> Result<PathBuf, Wrong> {
-    not_empty(text).map(PathBuf::from)
-}
-
-fn read_bool(text: &str) -> Result<bool, Wrong> {
+pub(super) fn read_bool(text: &str) -> Result<bool, Wrong> {
     match text.to_ascii_lowercase().as_str() {
         // A flag without a value.
         "" | "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
         _ => Err((format!("{text:?} is neither yes nor no"), "write true or false".into())),
     }
-}
-
-fn read_email(text: &str) -> Result<String, Wrong> {
-    let text = text.trim();
-    let text = text.strip_prefix("mailto:").unwrap_or(text);
-    let parts = text.split_once('@').is_some_and(|(local, domain)| {
-        !local.is_empty() && !domain.is_empty() && !domain.contains('@')
-    });
-    if text.is_empty() || (parts && !text.contains(char::is_whitespace)) {
-        return Ok(text.to_owned());
-    }
-    Err((format!("{text:?} is no e-mail address"), "write NAME@DOMAIN".into()))
 }
 
 fn read_host(text: &str) -> Result<ServerName, Wrong> {
@@ -312,15 +203,16 @@ fn read_proxy(text: &str, except: &str) -> Result<Proxy, Wrong> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
+    use super::super::autocert::LETS_ENCRYPT;
     use super::super::check::check;
     use super::super::layers::{Entry, Layers};
     use super::super::{Config, options, yaml};
     use super::*;
 
-    fn check_yaml(text: &str) -> Result<Config, Vec<String>> {
+    pub(in super::super) fn check_yaml(text: &str) -> Result<Config, Vec<String>> {
         let mut layers = Layers { usual_data_dir: "/data".into(), ..Layers::default() };
         for Entry { key, node } in yaml::read(Path::new("f"), text).expect("valid YAML") {
             layers.values.insert(options::find(&key).expect("a key").key, node);
@@ -328,7 +220,7 @@ mod tests {
         check(&layers).map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
-    fn autocert(text: &str) -> Autocert {
+    pub(in super::super) fn autocert(text: &str) -> Autocert {
         check_yaml(text).unwrap().autocert.expect("it is on")
     }
 
@@ -336,16 +228,16 @@ mod tests {
     fn defaults_are_those_of_the_reference() {
         assert_eq!(check_yaml("autocert: no\nautocert_email: a@b\n").unwrap().autocert, None);
         let usual = autocert("autocert: true\n");
-        assert_eq!(usual.ca, LETS_ENCRYPT);
+        assert_eq!(usual.issuers[0].directory, LETS_ENCRYPT);
         assert_eq!(usual.dir, Path::new("/data/autocert"));
         assert_eq!(usual.challenges, [ChallengeKind::TlsAlpn01, ChallengeKind::Http01]);
         assert_eq!(usual.until_issued, UntilIssued::Reject);
-        assert!(autocert("autocert: yes\nautocert_use_staging: 1\n").is_lets_encrypt());
+        assert!(autocert("autocert: yes\nautocert_use_staging: 1\n").issuers[0].is_lets_encrypt());
         let other = autocert(
             "autocert: 1\nautocert_use_staging: true\nautocert_ca: https://localhost:14000/dir\ndata_dir: /d\n",
         );
         assert_eq!(
-            (other.ca.as_str(), other.is_lets_encrypt()),
+            (other.issuers[0].directory.as_str(), other.issuers[0].is_lets_encrypt()),
             ("https://localhost:14000/dir", false)
         );
         assert_eq!(other.dir, Path::new("/d/autocert"));
@@ -375,10 +267,6 @@ mod tests {
             (
                 "autocert: true\nautocert_challenges: [http-01]\n",
                 "f:2 autocert_challenges: http-01 alone cannot be answered without http_redirect_addr; set http_redirect_addr to what the CA reaches as port 80, or add tls-alpn-01",
-            ),
-            (
-                "autocert_ca: [https://a/, https://b/]\n",
-                "f:1 autocert_ca: as a list is not built yet; write one directory URL",
             ),
             (
                 "autocert_ca: http://a/\n",
@@ -421,7 +309,7 @@ mod tests {
     #[test]
     fn the_secret_of_an_external_account_is_not_shown() {
         let text = "autocert: true\nautocert_eab_key_id: kid-1\nautocert_eab_mac_key: c2VjcmV0\n";
-        let account = autocert(text).external_account.unwrap();
+        let account = autocert(text).issuers.remove(0).external_account.unwrap();
         assert_eq!(account.mac_key, b"secret");
         assert!(!format!("{account:?}").contains("115"), "{account:?}");
     }

@@ -64,6 +64,7 @@ fn in_words(kind: Kind) -> String {
         }
         Kind::Certificates => "a list of paths, of `CERT:KEY`, or of maps".into(),
         Kind::Routes => "a list of maps, or of `FROM=TO`".into(),
+        Kind::Issuers => "a URL, or a list of URLs or of maps".into(),
     }
 }
 
@@ -75,7 +76,7 @@ pub fn schema() -> String {
         .map(|option| {
             let description = format!("{} Default: {}.", option.help, option.default);
             let shape = match option.kind {
-                Kind::Certificates | Kind::Routes => entries(option),
+                Kind::Certificates | Kind::Routes | Kind::Issuers => entries(option),
                 kind => shape(kind),
             };
             property(4, option.key, &description, &shape)
@@ -105,7 +106,7 @@ fn shape(kind: Kind) -> String {
             let all: Vec<_> = texts.chain(numbers.map(ToString::to_string)).collect();
             format!("\"enum\": [{}]", all.join(", "))
         }
-        Kind::Certificates | Kind::Routes => r#""type": "array""#.into(),
+        Kind::Certificates | Kind::Routes | Kind::Issuers => r#""type": "array""#.into(),
     }
 }
 
@@ -115,8 +116,10 @@ fn entries(option: &Opt) -> String {
         option.parts().map(|part| property(10, part.key, part.help, &shape(part.kind))).collect();
     let needed: Vec<_> =
         option.parts().filter(|part| part.needed).map(|part| quoted(part.key)).collect();
+    // One that stands alone may be a map too.
+    let alone = if option.kind == Kind::Issuers { "\"string\", \"object\"" } else { "\"string\"" };
     format!(
-        "\"type\": [\"string\", \"array\"],\n      \"items\": {{\n        \"type\": [\"string\", \"object\"],\n        \
+        "\"type\": [{alone}, \"array\"],\n      \"items\": {{\n        \"type\": [\"string\", \"object\"],\n        \
          \"additionalProperties\": false,\n        \"required\": [{}],\n        \"properties\": {{\n{}\n        }}\n      }}",
         needed.join(", "),
         parts.join(",\n"),

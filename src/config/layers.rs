@@ -242,7 +242,7 @@ fn written_node(kind: Kind, origin: &Origin, texts: &[String]) -> Node {
     let scalar =
         |text: &str| Node { origin: origin.clone(), value: Value::Scalar(text.trim().to_owned()) };
     let value = match kind {
-        Kind::List | Kind::Certificates | Kind::Routes => Value::List(
+        Kind::List | Kind::Certificates | Kind::Routes | Kind::Issuers => Value::List(
             texts
                 .iter()
                 .flat_map(|text| text.split(','))

@@ -3,6 +3,7 @@
 pub mod autocert;
 pub mod check;
 mod check_autocert;
+mod check_issuers;
 pub mod docs;
 pub mod layers;
 pub mod options;

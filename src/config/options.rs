@@ -15,6 +15,8 @@ pub enum Kind {
     Certificates,
     /// A list of maps, or `FROM=TO` in flags and environment.
     Routes,
+    /// A list of URLs or maps, or one.
+    Issuers,
 }
 
 /// One option.
@@ -148,8 +150,8 @@ pub static OPTIONS: &[Opt] = &[
         "asking a CA for a certificate publishes the name in its logs: only when told to",
     ),
     built(
-        "autocert_ca", Kind::Text, "Let's Encrypt", true,
-        "The ACME CA's directory URL; beats autocert_use_staging.",
+        "autocert_ca", Kind::Issuers, "Let's Encrypt", true,
+        "The ACME CA's directory URL, or several in the order to ask them: the next one when one stays down or refuses for good. Beats autocert_use_staging. autocert_email, autocert_profile and the trusted roots are for all that do not say their own; autocert_eab_key_id and autocert_eab_mac_key for the first, for an external account is one CA's.",
         "free, and trusted by every client",
     ),
     built(
@@ -174,7 +176,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     built(
         "autocert_eab_key_id", Kind::Text, "unset", true,
-        "The key identifier of an external account binding; with autocert_eab_mac_key.",
+        "The key identifier of an external account binding, at the first CA of autocert_ca; with autocert_eab_mac_key.",
         "only some CAs ask for one",
     ),
     built(
@@ -249,7 +251,11 @@ pub const ROUTE_KEYS: &[&str] = &[
 /// The keys of an entry of `certificates` that are built.
 pub const CERTIFICATE_KEYS: &[&str] = &["cert", "key", "ocsp"];
 
-/// A key of the maps that are the entries of `routes` or `certificates`.
+/// The keys of an entry of `autocert_ca`.
+pub const ISSUER_KEYS: &[&str] =
+    &["url", "email", "eab_key_id", "eab_mac_key", "trusted_ca_file", "profile", "test_url"];
+
+/// A key of the maps that are the entries of an option.
 #[derive(Debug)]
 pub struct Part {
     /// The option whose entries have it.
@@ -286,6 +292,13 @@ pub static PARTS: &[Part] = &[
     part("certificates", "cert", Kind::Path, true, "The chain as PEM, the leaf first."),
     part("certificates", "key", Kind::Path, false, "Its private key as PEM. Default: it is in the chain's file."),
     part("certificates", "ocsp", Kind::Path, false, "The staple, an OCSP response in DER. Default: none."),
+    part("autocert_ca", "url", Kind::Text, true, "The directory URL."),
+    part("autocert_ca", "email", Kind::Text, false, "Where this CA reaches the account's owner; empty: nowhere. Default: `autocert_email`."),
+    part("autocert_ca", "eab_key_id", Kind::Text, false, "The key identifier of this CA's external account; with `eab_mac_key`."),
+    part("autocert_ca", "eab_mac_key", Kind::Text, false, "Its MAC key, in base64url without padding."),
+    part("autocert_ca", "trusted_ca_file", Kind::Path, false, "Further roots to trust when talking to this CA. Default: those for all."),
+    part("autocert_ca", "profile", Kind::Text, false, "This CA's profile. Default: `autocert_profile`."),
+    part("autocert_ca", "test_url", Kind::Text, false, "The directory URL of this CA's staging environment: a name whose validation failed repeatedly is tried there before this CA is asked again. Default: Let's Encrypt's own for Let's Encrypt, else none."),
 ];
 
 /// The option of this key.
@@ -323,6 +336,7 @@ impl Opt {
         let built = match self.kind {
             Kind::Routes => ROUTE_KEYS,
             Kind::Certificates => CERTIFICATE_KEYS,
+            Kind::Issuers => ISSUER_KEYS,
             _ => &[],
         };
         PARTS.iter().filter(|part| part.of == self.key && built.contains(&part.key))

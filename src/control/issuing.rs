@@ -9,7 +9,7 @@ use crate::clock::Moment;
 use crate::config::Config;
 use crate::name::ServerName;
 
-use super::autocert::ca::Ca;
+use super::autocert::issuers::Issuers;
 use super::autocert::keeper::{self, Command, News};
 use super::autocert::names::managed;
 use super::autocert::prepared::PreparedAutocert;
@@ -21,7 +21,7 @@ pub struct Issuing {
     issued: HashMap<ServerName, Arc<Certified>>,
     names: Vec<ServerName>,
     keeper: Option<Keeper>,
-    ca: Option<Arc<Ca>>,
+    issuers: Option<Arc<Issuers>>,
 }
 
 struct Keeper {
@@ -33,7 +33,7 @@ impl Issuing {
     /// Begins with what is stored.
     pub fn new(prepared: Option<&PreparedAutocert>) -> Self {
         let mut issuing =
-            Self { issued: HashMap::new(), names: Vec::new(), keeper: None, ca: None };
+            Self { issued: HashMap::new(), names: Vec::new(), keeper: None, issuers: None };
         issuing.adopt(prepared);
         issuing
     }
@@ -50,17 +50,17 @@ impl Issuing {
     /// Keeps what is in memory for names that stay and takes what is stored for the others.
     pub fn adopt(&mut self, prepared: Option<&PreparedAutocert>) {
         let mut before = std::mem::take(&mut self.issued);
-        let same = self
-            .ca
-            .as_ref()
-            .zip(prepared)
-            .is_some_and(|(ca, prepared)| ca.settings.ca == prepared.settings.ca);
+        let same =
+            self.issuers.as_ref().zip(prepared).is_some_and(|(issuers, prepared)| {
+                issuers.directories().eq(prepared.directories())
+            });
         let names = prepared.map(|prepared| prepared.names.as_slice()).unwrap_or_default();
         self.names = names.iter().map(|(name, _)| name.clone()).collect();
-        for (name, known) in names {
+        for (name, dossier) in names {
+            let stored = dossier.certified();
             // Another issuer's certificate is served until there is one of the new issuer.
-            let kept = before.remove(name).filter(|_| same || known.certified.is_none());
-            if let Some(certified) = kept.or_else(|| known.certified.clone()) {
+            let kept = before.remove(name).filter(|_| same || stored.is_none());
+            if let Some(certified) = kept.or_else(|| stored.cloned()) {
                 self.issued.insert(name.clone(), certified);
             }
         }
@@ -75,31 +75,23 @@ impl Issuing {
     ) {
         let Some(prepared) = prepared else {
             self.keeper = None;
-            self.ca = None;
+            self.issuers = None;
             return;
         };
-        // With the same settings the account and what is known of the CA stay. A file of roots may have
-        // been mended under the same name.
-        let same = |ca: &Arc<Ca>| {
-            ca.settings == prepared.settings && ca.trusted_roots == prepared.trusted_roots
-        };
-        let ca = self.ca.take().filter(same).unwrap_or_else(|| {
-            Arc::new(Ca::new(
-                prepared.settings.clone(),
-                prepared.store.clone(),
-                prepared.transport.clone(),
-                prepared.trusted_roots.clone(),
-                publisher.clone(),
-                has_plain_listener,
-            ))
-        });
-        self.ca = Some(ca.clone());
+        // With the same settings the accounts and what is known of the CAs stay.
+        let same = |issuers: &Arc<Issuers>| issuers.are_from(prepared);
+        let issuers = self
+            .issuers
+            .take()
+            .filter(same)
+            .unwrap_or_else(|| Arc::new(Issuers::new(prepared, publisher, has_plain_listener)));
+        self.issuers = Some(issuers.clone());
         let keeper = self.keeper.get_or_insert_with(|| {
             let (commands, news) = keeper::start();
             Keeper { commands, news }
         });
         // The keeper ends only when we let go of this end.
-        let _ = keeper.commands.send(Command::Assign { ca, names: prepared.names.clone() });
+        let _ = keeper.commands.send(Command::Assign { issuers, names: prepared.names.clone() });
     }
 
     /// Whether another set of names is to be kept by now, for certificates by hand near their end.

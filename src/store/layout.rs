@@ -42,6 +42,11 @@ pub fn issuer_key(directory_url: &str) -> String {
     if path.is_empty() { safe(host) } else { safe(&format!("{host}-{path}")) }
 }
 
+/// Below it, the issuers' folders with a folder for each name, as CertMagic has them ...
+pub const CERTIFICATES: &str = "certificates";
+/// ... and likewise with our records.
+pub const RECORDS: &str = "ringgate/certificates";
+
 /// The three objects of one certificate, as CertMagic has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Triple {
@@ -52,7 +57,7 @@ pub struct Triple {
 
 pub fn triple(issuer_key: &str, name: &str) -> Triple {
     let name = safe(name);
-    let path = |ending| format!("certificates/{issuer_key}/{name}/{name}.{ending}");
+    let path = |ending| format!("{CERTIFICATES}/{issuer_key}/{name}/{name}.{ending}");
     Triple { chain: path("crt"), private_key: path("key"), metadata: path("json") }
 }
 
@@ -103,7 +108,7 @@ pub fn account_lock(email: &str) -> String {
 
 /// Our own record of one name: the commit.
 pub fn record(issuer_key: &str, name: &str) -> String {
-    format!("{OWN_ROOT}/certificates/{issuer_key}/{}.json", safe(name))
+    format!("{RECORDS}/{issuer_key}/{}.json", safe(name))
 }
 
 /// Below it, the folders of issuers with their accounts and challenges.

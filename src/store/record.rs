@@ -93,6 +93,10 @@ pub struct Attempts {
     pub validations: u32,
     #[serde(default)]
     pub last: Option<Failure>,
+    /// When the failures began of which the last one is one: those of proving control of the name, or all
+    /// others.
+    #[serde(default)]
+    pub since: Option<Moment>,
 }
 
 /// One failure, with what it says about the next attempt.
@@ -136,6 +140,12 @@ impl Attempts {
         if self.last.as_ref().is_none_or(|last| last.class != failure.class) {
             self.failures = 0;
         }
+        let is_validation = |class: Class| class == Class::Validation;
+        let goes_on = |last: &Failure| is_validation(last.class) == is_validation(failure.class);
+        if !self.last.as_ref().is_some_and(goes_on) {
+            self.since = None;
+        }
+        self.since.get_or_insert(failure.at);
         self.failures = self.failures.saturating_add(1);
         if failure.class == Class::Validation {
             self.validations = self.validations.saturating_add(1);
@@ -186,6 +196,7 @@ mod tests {
                 not_before: Some(Moment::from_unix_seconds(3)),
                 settings: "x".into(),
             }),
+            since: Some(Moment::from_unix_seconds(1)),
         };
         record.certificate = Some(Certificate { chain: "chain".into(), ..Certificate::default() });
         assert_eq!(Record::decode(&record.encode()), Some(record.clone()));
@@ -216,6 +227,27 @@ mod tests {
             let counted = (attempts.failures, attempts.validations);
             assert_eq!(counted, (failures, validations), "{class:?}");
         }
+    }
+
+    #[test]
+    fn failures_began_with_the_first_of_their_kind() {
+        use Class::*;
+        let mut attempts = Attempts::default();
+        for (at, class, since) in [
+            (1, Unreachable, 1),
+            (2, Limited, 1),
+            (3, Validation, 3),
+            (4, Validation, 3),
+            (5, Operator, 5),
+            (6, Unreachable, 5),
+        ] {
+            let (what, settings) = (String::new(), String::new());
+            let at = Moment::from_unix_seconds(at);
+            attempts.count(Failure { at, class, what, remedy: None, not_before: None, settings });
+            assert_eq!(attempts.since, Some(Moment::from_unix_seconds(since)), "{class:?}");
+        }
+        let before = br#"{"version":1,"name":"a","issuer":"i","attempts":{"failures":3}}"#;
+        assert_eq!(Record::decode(before).unwrap().attempts.since, None);
     }
 
     proptest! {

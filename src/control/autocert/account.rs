@@ -5,7 +5,7 @@ use std::io;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
-use crate::config::autocert::{Autocert, KeyType, LETS_ENCRYPT};
+use crate::config::autocert::{KeyType, LETS_ENCRYPT};
 use crate::store::layout::{self, AccountFiles};
 use crate::store::{Expect, Store};
 
@@ -92,7 +92,7 @@ pub async fn obtain(
     directory: &Directory,
     forgotten: bool,
 ) -> Result<StoredAccount, Failed> {
-    let settings = &ca.settings;
+    let issuer = &ca.issuer;
     if let Some(found) = stored(ca).await?
         && !forgotten
         && !mutant(Mutant::AccountForgotten)
@@ -100,7 +100,7 @@ pub async fn obtain(
     {
         return usable(found);
     }
-    let email = settings.email.clone();
+    let email = issuer.email.clone();
     let name = layout::account_lock(email.as_deref().unwrap_or_default());
     let lock = Held::take(&ca.store, name).await?;
     let outcome = locked(ca, directory, forgotten).await;
@@ -109,7 +109,7 @@ pub async fn obtain(
 }
 
 async fn locked(ca: &Ca, directory: &Directory, forgotten: bool) -> Result<StoredAccount, Failed> {
-    let settings = &ca.settings;
+    let issuer = &ca.issuer;
     let found = stored(ca).await?;
     let mut account = match found {
         _ if mutant(Mutant::AccountForgotten) => new_key(ca).await?,
@@ -120,30 +120,25 @@ async fn locked(ca: &Ca, directory: &Directory, forgotten: bool) -> Result<Store
     };
     if forgotten {
         warn!(
-            issuer = settings.ca,
+            issuer = issuer.directory,
             account = account.location,
             "the CA no longer knows our account; registering the same private key again"
         );
     } else {
-        say_what_is_agreed_to(settings, directory);
+        say_what_is_agreed_to(&issuer.directory, directory);
     }
-    if directory.meta.external_account_required && settings.external_account.is_none() {
+    if directory.meta.external_account_required && issuer.external_account.is_none() {
         return Err(Failed::operator(
-            format!("{} wants an external account", settings.ca),
+            format!("{} wants an external account", issuer.directory),
             "set autocert_eab_key_id and autocert_eab_mac_key, which the CA gives you",
         ));
     }
-    let email = settings.email.as_deref();
-    let registered = register(
-        &ca.http,
-        directory,
-        &account.key_pkcs8,
-        email,
-        settings.external_account.as_ref(),
-    )
-    .await
-    .map_err(|error| judge(Doing::Registering, &error, &last_answer()))?;
-    info!(issuer = settings.ca, account = registered.location, "account registered");
+    let email = issuer.email.as_deref();
+    let registered =
+        register(&ca.http, directory, &account.key_pkcs8, email, issuer.external_account.as_ref())
+            .await
+            .map_err(|error| judge(Doing::Registering, &error, &last_answer()))?;
+    info!(issuer = issuer.directory, account = registered.location, "account registered");
     let content = metadata(&registered.account, &registered.location, email);
     let (store, name) = (ca.store.clone(), account.files.metadata.clone());
     // If it cannot be stored it is asked for by its key again.
@@ -156,14 +151,14 @@ async fn locked(ca: &Ca, directory: &Directory, forgotten: bool) -> Result<Store
 }
 
 async fn stored(ca: &Ca) -> Result<Option<StoredAccount>, Failed> {
-    let (store, key, email) = (ca.store.clone(), ca.issuer_key.clone(), ca.settings.email.clone());
+    let (store, key, email) = (ca.store.clone(), ca.issuer_key.clone(), ca.issuer.email.clone());
     blocking(move || find(&*store, &key, email.as_deref())).await.map_err(disk)
 }
 
 /// Makes and stores a private key. What cannot be stored is not registered: it would be lost, and a
 /// restart would register another.
 async fn new_key(ca: &Ca) -> Result<StoredAccount, Failed> {
-    let files = layout::account(&ca.issuer_key, ca.settings.email.as_deref().unwrap_or_default());
+    let files = layout::account(&ca.issuer_key, ca.issuer.email.as_deref().unwrap_or_default());
     let (store, name) = (ca.store.clone(), files.private_key.clone());
     let key = blocking(move || {
         let pem = generate(KeyType::P256)
@@ -189,13 +184,13 @@ fn usable(account: StoredAccount) -> Result<StoredAccount, Failed> {
     }
 }
 
-fn say_what_is_agreed_to(settings: &Autocert, directory: &Directory) {
+fn say_what_is_agreed_to(issuer: &str, directory: &Directory) {
     let terms = directory.meta.terms_of_service.as_deref();
     info!(
-        issuer = settings.ca,
+        issuer,
         terms, "registering an account; with autocert on you agree to the CA's terms of service"
     );
-    if settings.ca == LETS_ENCRYPT {
+    if issuer == LETS_ENCRYPT {
         info!(
             "Let's Encrypt issues 50 certificates a week per registered domain, 5 for the same names, and allows 5 failed validations per name and hour: try a new configuration with autocert_use_staging first"
         );

@@ -136,7 +136,7 @@ mod tests {
     fn failed(class: Class, failures: u32, not_before: Option<Moment>) -> Attempts {
         let (what, settings) = (String::new(), String::new());
         let last = Failure { at: NOW, class, what, remedy: None, not_before, settings };
-        Attempts { failures, validations: 0, last: Some(last) }
+        Attempts { failures, last: Some(last), ..Attempts::default() }
     }
 
     fn delay(class: Class, failures: u32) -> Duration {

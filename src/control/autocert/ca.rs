@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::clock;
-use crate::config::autocert::{Autocert, ChallengeKind};
+use crate::config::autocert::{Autocert, ChallengeKind, IssuerConfig};
 use crate::name::ServerName;
 use crate::snapshot::ChallengeAnswer;
 use crate::store::{Store, layout};
@@ -18,7 +18,7 @@ use super::super::publisher::Publisher;
 use super::account;
 use super::directory::Directory;
 use super::http_client::{AcmeHttp, NotAcme, last_answer};
-use super::transport::Transport;
+use super::prepared::PreparedIssuer;
 use super::verdict::{Doing, Failed, judge};
 
 /// How long a directory is believed: long before a CA drops an address that it announced otherwise.
@@ -27,6 +27,8 @@ const DIRECTORY_AGE: Duration = Duration::from_secs(24 * 3600);
 const FAILURE_AGE: Duration = Duration::from_secs(2);
 
 pub struct Ca {
+    pub issuer: IssuerConfig,
+    /// What is said for all issuers.
     pub settings: Autocert,
     /// PEM: what is trusted besides the system's roots.
     pub trusted_roots: Vec<u8>,
@@ -51,24 +53,24 @@ enum Entered {
 impl Ca {
     /// `has_http_listener`: HTTP-01 can be answered.
     pub fn new(
-        settings: Autocert,
-        store: Arc<dyn Store>,
-        transport: Transport,
-        trusted_roots: Vec<u8>,
-        publisher: Publisher,
+        prepared: &PreparedIssuer,
+        settings: &Autocert,
+        store: &Arc<dyn Store>,
+        publisher: &Publisher,
         has_http_listener: bool,
     ) -> Self {
+        let PreparedIssuer { issuer, transport, trusted_roots } = prepared;
         let mut challenges = settings.challenges.clone();
         challenges.retain(|kind| has_http_listener || *kind != ChallengeKind::Http01);
-        let fingerprint = fingerprint(&settings, &trusted_roots, has_http_listener);
         Self {
-            fingerprint,
-            issuer_key: layout::issuer_key(&settings.ca),
-            http: AcmeHttp::new(transport, &settings.ca),
-            settings,
-            trusted_roots,
-            store,
-            publisher,
+            fingerprint: fingerprint(issuer, settings, trusted_roots, has_http_listener),
+            issuer_key: layout::issuer_key(&issuer.directory),
+            http: AcmeHttp::new(transport.clone(), &issuer.directory),
+            issuer: issuer.clone(),
+            settings: settings.clone(),
+            trusted_roots: trusted_roots.clone(),
+            store: store.clone(),
+            publisher: publisher.clone(),
             challenges,
             entered: Mutex::new(Entered::NotYet { forgotten: false }),
         }
@@ -119,19 +121,20 @@ impl Ca {
             }
             failed
         })?;
-        if self.settings.profile.is_some() && self.profile(&directory).is_none() {
+        if self.issuer.profile.is_some() && self.profile(&directory).is_none() {
             let offered: Vec<_> = directory.meta.profiles.keys().collect();
             warn!(
-                profile = self.settings.profile,
+                issuer = self.issuer.directory,
+                profile = self.issuer.profile,
                 ?offered,
-                "the CA does not list autocert_profile; it is left out"
+                "the CA does not list this profile; it is left out"
             );
         }
         let stored = account::obtain(self, &directory, forgotten).await?;
         let location = stored.location.unwrap_or_default();
         let key = PrivatePkcs8KeyDer::from(stored.key_pkcs8);
         let account = Account::builder_with_http(Box::new(self.http.clone()))
-            .from_parts(location, key, self.settings.ca.clone())
+            .from_parts(location, key, self.issuer.directory.clone())
             .await
             .map_err(judged)?;
         Ok((account, directory))
@@ -149,7 +152,7 @@ impl Ca {
 
     /// The profile to ask for: the configured one, if the CA lists it.
     pub fn profile(&self, directory: &Directory) -> Option<&str> {
-        let wanted = self.settings.profile.as_deref()?;
+        let wanted = self.issuer.profile.as_deref()?;
         directory.meta.profiles.contains_key(wanted).then_some(wanted)
     }
 
@@ -162,9 +165,16 @@ impl Ca {
 
 /// Of all settings that an order's fate may depend on, secrets and the content of files included: a digest
 /// cannot be read back.
-fn fingerprint(settings: &Autocert, trusted_roots: &[u8], has_http_listener: bool) -> String {
-    let mac_key = settings.external_account.as_ref().map(|account| account.mac_key.as_slice());
-    let text = format!("{settings:?} {has_http_listener} {mac_key:?} {trusted_roots:?}");
+fn fingerprint(
+    issuer: &IssuerConfig,
+    settings: &Autocert,
+    trusted_roots: &[u8],
+    has_http_listener: bool,
+) -> String {
+    // The other issuers have nothing to do with it.
+    let settings = Autocert { issuers: Vec::new(), ..settings.clone() };
+    let mac_key = issuer.external_account.as_ref().map(|account| account.mac_key.as_slice());
+    let text = format!("{issuer:?} {settings:?} {has_http_listener} {mac_key:?} {trusted_roots:?}");
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,11 +7,13 @@ use tokio::sync::oneshot;
 use crate::clock::{Moment, rfc3339};
 use crate::name::ServerName;
 
-use super::attempt::facts;
-use super::ca::Ca;
+use super::dossier::Dossier;
+use super::events::Event;
+use super::facts::{facts, standings};
+use super::issuers::Issuers;
 use super::plan::{Asked, Plan, Why, plan};
 use super::status::Status;
-use super::stored::Known;
+use super::verdict::Failed;
 
 /// How long a name waits whose files could not be settled, or that the store did not take.
 pub const SETTLE_PAUSE: Duration = Duration::from_secs(60);
@@ -21,7 +23,8 @@ pub type Reply = oneshot::Sender<Result<String, String>>;
 
 /// One name.
 pub struct Entry {
-    pub known: Known,
+    name: ServerName,
+    pub dossier: Dossier,
     /// When to decide again.
     pub wake: Moment,
     pub at_work: bool,
@@ -41,11 +44,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn new(name: &ServerName, known: Known) -> Self {
+    pub fn new(name: &ServerName, dossier: Dossier) -> Self {
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_str().as_bytes());
         let seed = hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         Self {
-            known,
+            name: name.clone(),
+            dossier,
             wake: Moment::from_unix_seconds(0),
             at_work: false,
             storable: true,
@@ -60,36 +64,48 @@ impl Entry {
         }
     }
 
-    pub fn plan(&self, ca: &Ca, now: Moment) -> Plan {
-        plan(&facts(&self.known, ca, self.asked, self.storable, self.seed), now)
+    pub fn plan(&self, issuers: &Issuers, now: Moment) -> Plan {
+        let standings = standings(&self.name, &self.dossier, issuers);
+        let Self { dossier, asked, storable, seed, .. } = self;
+        plan(&facts(dossier, &standings, *asked, asked.is_some(), *storable, *seed), now)
     }
 
     /// Whether there is something to do now. An operator who asked gets an answer in any case.
-    pub fn needs_turn(&self, ca: &Ca, now: Moment) -> bool {
+    pub fn needs_turn(&self, issuers: &Issuers, now: Moment) -> bool {
         let planned = matches!(
-            self.plan(ca, now),
+            self.plan(issuers, now),
             Plan::Order { .. } | Plan::Resume { .. } | Plan::AskRenewal { .. }
         );
-        planned || self.known.unsettled || !self.storable || !self.waiting.is_empty()
+        planned || self.dossier.is_unsettled() || !self.storable || !self.waiting.is_empty()
     }
 
     /// Sets when to decide again.
-    pub fn decide(&mut self, ca: &Ca, now: Moment) {
-        let wake = match self.plan(ca, now) {
+    pub fn decide(&mut self, issuers: &Issuers, now: Moment) {
+        let wake = match self.plan(issuers, now) {
             Plan::Rest { until, .. } | Plan::AskOperator { until } => until,
             Plan::Order { .. } | Plan::Resume { .. } | Plan::AskRenewal { .. } => now,
         };
-        let soon = if self.known.unsettled && self.wake.unix_seconds() == 0 {
+        let soon = if self.dossier.is_unsettled() && self.wake.unix_seconds() == 0 {
             now
         } else {
             now.plus(SETTLE_PAUSE)
         };
-        let restless = self.known.unsettled || !self.storable;
+        let restless = self.dossier.is_unsettled() || !self.storable;
         self.wake = match () {
             () if !self.waiting.is_empty() => now,
             () if restless && wake > soon => soon,
             () => wake,
         };
+    }
+
+    /// What is told of a turn that failed.
+    pub fn fail(&mut self, failed: &Failed, issuers: &Issuers, now: Moment) -> Event {
+        let repeated = self.said.as_deref() == Some(&failed.what);
+        self.said = Some(failed.what.clone());
+        self.answer(Err(failed.to_string()));
+        self.decide(issuers, now);
+        let (what, remedy) = (failed.what.clone(), failed.remedy().map(str::to_owned));
+        Event::Failed { what, remedy, retry_at: Some(self.wake), repeated }
     }
 
     pub fn answer(&mut self, said: Result<String, String>) {
@@ -98,26 +114,36 @@ impl Entry {
         }
     }
 
-    pub fn status(&self, name: &ServerName, ca: &Ca, now: Moment) -> Status {
+    pub fn status(&self, issuers: &Issuers, now: Moment) -> Status {
+        let planned = self.plan(issuers, now);
+        let serving = self.dossier.serving().map(|known| known.record.issuer.as_str());
+        // Without a certificate, who is asked for one.
+        let asked = match planned {
+            Plan::Order { at, .. } | Plan::Resume { at, .. } => at,
+            _ => 0,
+        };
+        let issuer = serving.or_else(|| issuers.directories().nth(asked));
         let mut status = Status {
-            name: name.to_string(),
-            served: if self.known.certified.is_some() { "issued" } else { "none" }.into(),
-            issuer: Some(ca.settings.ca.clone()),
+            name: self.name.to_string(),
+            served: if self.dossier.certified().is_some() { "issued" } else { "none" }.into(),
+            issuer: issuer.map(str::to_owned),
             ..Status::default()
         };
-        let (next, at) = match self.plan(ca, now) {
+        let (next, at) = match planned {
             _ if self.at_work => ("being obtained".to_owned(), None),
             Plan::Rest { until, why: Why::NotDue } => ("renewal".to_owned(), Some(until)),
             Plan::Rest { until, why } => (format!("try again: {why}"), Some(until)),
             Plan::AskOperator { until } => {
                 ("your help is needed; tried again".to_owned(), Some(until))
             }
-            Plan::Order { why } | Plan::Resume { why } => (format!("order: {why}"), Some(now)),
+            Plan::Order { why, .. } | Plan::Resume { why, .. } => {
+                (format!("order: {why}"), Some(now))
+            }
             Plan::AskRenewal { .. } => ("ask for renewal information".to_owned(), Some(now)),
         };
         status.next = Some(next);
         status.next_at = at.map(rfc3339);
-        if let Some(last) = &self.known.record.attempts.last {
+        if let Some(last) = self.dossier.last_failure() {
             status.set_error(&last.what, last.remedy.as_deref(), last.at);
         }
         status

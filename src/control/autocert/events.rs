@@ -38,19 +38,17 @@ impl Event {
     }
 }
 
-/// Tells events of one issuer.
+/// Tells events.
 #[derive(Clone)]
 pub struct Events {
-    issuer: Arc<str>,
     hook: Option<Arc<[String]>>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
 impl Events {
-    pub fn new(issuer: &str, hook: Option<&[String]>) -> Self {
+    pub fn new(hook: Option<&[String]>) -> Self {
         Self {
-            issuer: issuer.into(),
             hook: hook.map(Into::into),
             running: Arc::new(Semaphore::new(HOOKS_AT_ONCE)),
             waiting: Arc::new(Semaphore::new(HOOKS_WAITING)),
@@ -58,8 +56,8 @@ impl Events {
     }
 
     /// Logs the event and starts the command, which nobody waits for.
-    pub fn tell(&self, name: &ServerName, event: Event) {
-        self.log(name, &event);
+    pub fn tell(&self, name: &ServerName, issuer: &str, event: Event) {
+        log(name, issuer, &event);
         // What only a person can mend is said once, to the command too.
         let said =
             matches!(event, Event::Failed { repeated: true, ref remedy, .. } if remedy.is_some());
@@ -69,11 +67,11 @@ impl Events {
         match self.waiting.clone().try_acquire_owned() {
             Ok(place) => {
                 let events = self.clone();
-                let name = name.clone();
+                let (name, issuer) = (name.clone(), issuer.to_owned());
                 tokio::spawn(async move {
                     let _place = place;
                     if let Ok(_turn) = events.running.acquire().await {
-                        events.run(&name, &event).await;
+                        events.run(&name, &issuer, &event).await;
                     }
                 });
             }
@@ -81,37 +79,7 @@ impl Events {
         }
     }
 
-    fn log(&self, name: &ServerName, event: &Event) {
-        let (issuer, kind) = (&*self.issuer, event.name());
-        match event {
-            Event::Obtaining { why } => {
-                info!(event = kind, %name, issuer, why, "obtaining a certificate")
-            }
-            Event::Obtained { renewed, not_after, why } => {
-                info!(event = kind, %name, issuer, renewed, %not_after, why, "certificate obtained");
-            }
-            Event::Failed { what, remedy, retry_at, repeated } => {
-                let (retry_at, remedy) = (retry_at.map(rfc3339), remedy.as_deref());
-                match remedy {
-                    // Said once, not at every try.
-                    Some(_) if *repeated => {
-                        debug!(event = kind, %name, issuer, error = what, remedy, retry_at, "no certificate obtained");
-                    }
-                    Some(_) => {
-                        error!(event = kind, %name, issuer, error = what, remedy, retry_at, "no certificate obtained");
-                    }
-                    None => {
-                        warn!(event = kind, %name, issuer, error = what, retry_at, "no certificate obtained");
-                    }
-                }
-            }
-            Event::Revoked { reason } => {
-                warn!(event = kind, %name, issuer, reason, "certificate revoked");
-            }
-        }
-    }
-
-    async fn run(&self, name: &ServerName, event: &Event) {
+    async fn run(&self, name: &ServerName, issuer: &str, event: &Event) {
         let Some((program, arguments)) = self.hook.as_deref().and_then(<[_]>::split_first) else {
             return;
         };
@@ -120,7 +88,7 @@ impl Events {
         command
             .env("RINGGATE_EVENT", event.name())
             .env("RINGGATE_EVENT_NAME", name.as_str())
-            .env("RINGGATE_EVENT_ISSUER", &*self.issuer);
+            .env("RINGGATE_EVENT_ISSUER", issuer);
         // No secret reaches a command that need not know it.
         for secret in ["RINGGATE_AUTOCERT_EAB_MAC_KEY", "AUTOCERT_EAB_MAC_KEY"] {
             command.env_remove(secret);
@@ -148,6 +116,36 @@ impl Events {
             Ok(Ok(status)) => warn!(program, %status, "autocert_hook failed"),
             Ok(Err(error)) => warn!(program, %error, "autocert_hook is lost"),
             Err(_) => warn!(program, "autocert_hook took longer than 30 s and is killed"),
+        }
+    }
+}
+
+fn log(name: &ServerName, issuer: &str, event: &Event) {
+    let kind = event.name();
+    match event {
+        Event::Obtaining { why } => {
+            info!(event = kind, %name, issuer, why, "obtaining a certificate")
+        }
+        Event::Obtained { renewed, not_after, why } => {
+            info!(event = kind, %name, issuer, renewed, %not_after, why, "certificate obtained");
+        }
+        Event::Failed { what, remedy, retry_at, repeated } => {
+            let (retry_at, remedy) = (retry_at.map(rfc3339), remedy.as_deref());
+            match remedy {
+                // Said once, not at every try.
+                Some(_) if *repeated => {
+                    debug!(event = kind, %name, issuer, error = what, remedy, retry_at, "no certificate obtained");
+                }
+                Some(_) => {
+                    error!(event = kind, %name, issuer, error = what, remedy, retry_at, "no certificate obtained");
+                }
+                None => {
+                    warn!(event = kind, %name, issuer, error = what, retry_at, "no certificate obtained");
+                }
+            }
+        }
+        Event::Revoked { reason } => {
+            warn!(event = kind, %name, issuer, reason, "certificate revoked");
         }
     }
 }

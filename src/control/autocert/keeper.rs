@@ -18,15 +18,15 @@ use crate::name::ServerName;
 
 use super::super::certified::Certified;
 use super::attempt::{Outcome, Turn, take_turn};
-use super::ca::Ca;
+use super::dossier::Dossier;
 use super::elsewhere::Elsewhere;
 use super::entry::{Entry, Reply, SETTLE_PAUSE};
 use super::events::{Event, Events};
+use super::issuers::Issuers;
 use super::pace;
 use super::plan::{Asked, Plan};
 use super::revocation;
 use super::status::Status;
-use super::stored::Known;
 use super::verdict::Failed;
 
 /// Turns at once. Let's Encrypt allows 300 orders in three hours and answers in about a second: more at
@@ -50,10 +50,10 @@ pub struct News {
 
 /// What the keeper is to do.
 pub enum Command {
-    /// Keep certificates for these names and no others, with this issuer.
+    /// Keep certificates for these names and no others, with these issuers.
     Assign {
-        ca: Arc<Ca>,
-        names: Vec<(ServerName, Known)>,
+        issuers: Arc<Issuers>,
+        names: Vec<(ServerName, Dossier)>,
     },
     Status(oneshot::Sender<Vec<Status>>),
     Renew {
@@ -98,7 +98,7 @@ struct Keeper {
 }
 
 struct Assigned {
-    ca: Arc<Ca>,
+    issuers: Arc<Issuers>,
     events: Events,
     entries: HashMap<ServerName, Entry>,
     elsewhere: Elsewhere,
@@ -112,6 +112,7 @@ enum Done {
     },
     Revoked {
         name: ServerName,
+        issuer: String,
         reason: RevocationReason,
         leaf: CertificateDer<'static>,
         outcome: Result<(), Failed>,
@@ -161,7 +162,7 @@ impl Keeper {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Assign { ca, names } => self.assign(ca, names),
+            Command::Assign { issuers, names } => self.assign(issuers, names),
             Command::Status(reply) => {
                 let status = self.assigned.as_ref().map(|assigned| assigned.status(Moment::now()));
                 let _ = reply.send(status.unwrap_or_default());
@@ -184,12 +185,19 @@ impl Keeper {
     /// Begins to revoke what is served now.
     fn revoke(&mut self, name: ServerName, reason: RevocationReason, mut reply: Reply) {
         let begin = || {
-            let assigned = self.assigned.as_ref();
-            let managed = assigned.and_then(|all| Some((all.entries.get(&name)?, all.ca.clone())));
-            let (entry, ca) = managed.ok_or_else(|| format!("autocert does not manage {name}"))?;
-            let certified = entry.known.certified.as_ref();
-            let leaf = certified.and_then(|certified| certified.key.cert.first());
-            let leaf = leaf.ok_or_else(|| format!("{name} has no certificate of this issuer"))?;
+            let managed =
+                self.assigned.as_ref().and_then(|all| Some((all.entries.get(&name)?, all)));
+            let (entry, all) = managed.ok_or_else(|| format!("autocert does not manage {name}"))?;
+            let serving = entry.dossier.serving();
+            let leaf = serving.and_then(|known| known.certified.as_ref()?.key.cert.first());
+            let (serving, leaf) = serving
+                .zip(leaf)
+                .ok_or_else(|| format!("{name} has no certificate of an issuer's"))?;
+            // Only whoever issued it can revoke it.
+            let issuer = &serving.record.issuer;
+            let ca = all.issuers.of(issuer).cloned().ok_or_else(|| {
+                format!("{name} has a certificate of {issuer}, which autocert_ca does not name; name it there to revoke it")
+            })?;
             if self.revoking.len() >= REVOCATIONS_AT_ONCE {
                 return Err("too many revocations at once; try again".to_owned());
             }
@@ -199,42 +207,50 @@ impl Keeper {
             Ok((ca, leaf)) => {
                 self.revoking.spawn(async move {
                     let outcome = revocation::revoke(&ca, &name, &leaf, &reason, &mut reply).await;
-                    Done::Revoked { name, reason, leaf, outcome, reply }
+                    Done::Revoked {
+                        issuer: ca.issuer.directory.clone(),
+                        name,
+                        reason,
+                        leaf,
+                        outcome,
+                        reply,
+                    }
                 });
             }
             Err(why) => drop(reply.send(Err(why))),
         }
     }
 
-    fn assign(&mut self, ca: Arc<Ca>, names: Vec<(ServerName, Known)>) {
+    fn assign(&mut self, issuers: Arc<Issuers>, names: Vec<(ServerName, Dossier)>) {
         let now = Moment::now();
         let before = self.assigned.take();
-        let (mut old, same_issuer, elsewhere) = match before {
+        let (mut old, same_issuers, elsewhere) = match before {
             Some(before) => {
-                let (old, new) = (&before.ca.settings, &ca.settings);
-                let same_dir = old.dir == new.dir;
+                let same_dir = before.issuers.settings.dir == issuers.settings.dir;
                 let elsewhere = same_dir.then_some(before.elsewhere);
-                (before.entries, old.ca == new.ca && same_dir, elsewhere)
+                (before.entries, before.issuers.are_those_of(&issuers), elsewhere)
             }
             None => (HashMap::new(), false, None),
         };
-        let elsewhere =
-            elsewhere.unwrap_or_else(|| Elsewhere::start(ca.store.clone(), ca.publisher.clone()));
-        let missing = names.iter().filter(|(_, known)| known.certified.is_none()).count();
+        let elsewhere = elsewhere
+            .unwrap_or_else(|| Elsewhere::start(issuers.store.clone(), issuers.publisher.clone()));
+        let missing = names.iter().filter(|(_, dossier)| dossier.certified().is_none()).count();
+        let asked: Vec<_> = issuers.directories().collect();
         info!(
             names = names.len(),
             without_certificate = missing,
-            issuer = ca.settings.ca,
+            issuer = asked.join(", then "),
             "autocert"
         );
-        let entries = names.into_iter().map(|(name, known)| {
-            let entry = old.remove(&name).filter(|_| same_issuer);
-            let mut entry = entry.unwrap_or_else(|| Entry::new(&name, known));
-            entry.decide(&ca, now);
+        let entries = names.into_iter().map(|(name, dossier)| {
+            let entry = old.remove(&name).filter(|_| same_issuers);
+            let mut entry = entry.unwrap_or_else(|| Entry::new(&name, dossier));
+            entry.decide(&issuers, now);
             (name, entry)
         });
-        let events = Events::new(&ca.settings.ca, ca.settings.hook.as_deref());
-        self.assigned = Some(Assigned { events, entries: entries.collect(), ca, elsewhere });
+        let entries = entries.collect();
+        let events = Events::new(issuers.settings.hook.as_deref());
+        self.assigned = Some(Assigned { events, entries, issuers, elsewhere });
     }
 
     /// A bug met in the work on one name is that name's misfortune alone.
@@ -257,15 +273,18 @@ impl Keeper {
                     let _ = self.news.send(News { name, certified: news });
                 }
             }
-            Done::Revoked { name, reason, leaf, outcome, reply } => {
+            Done::Revoked { name, issuer, reason, leaf, outcome, reply } => {
                 let said = outcome.map(|()| {
                     let said = format!("{reason:?}");
-                    assigned.events.tell(&name, Event::Revoked { reason: said });
-                    let ca = assigned.ca.clone();
+                    assigned.events.tell(&name, &issuer, Event::Revoked { reason: said });
+                    let issuers = assigned.issuers.clone();
                     let entry = assigned.entries.get_mut(&name);
                     let held = entry.is_some_and(|entry| {
-                        let held = revocation::mark(&mut entry.known, &leaf, &reason);
-                        entry.decide(&ca, Moment::now());
+                        let at = entry.dossier.serving_at();
+                        let known = at.and_then(|at| entry.dossier.at.get_mut(at));
+                        let held =
+                            known.is_some_and(|known| revocation::mark(known, &leaf, &reason));
+                        entry.decide(&issuers, Moment::now());
                         held
                     });
                     if held {
@@ -288,14 +307,14 @@ impl Assigned {
         workers: &mut HashMap<task::Id, ServerName>,
         now: Moment,
     ) {
-        let ca = self.ca.clone();
+        let issuers = self.issuers.clone();
         let room = TURNS_AT_ONCE.saturating_sub(working.len());
         let mut due: Vec<(Option<Moment>, ServerName)> = self
             .entries
             .iter()
             .filter(|(_, entry)| !entry.at_work && entry.wake <= now)
             .map(|(name, entry)| {
-                let ends = entry.known.certified.as_ref().map(|certified| certified.not_after);
+                let ends = entry.dossier.certified().map(|certified| certified.not_after);
                 (ends, name.clone())
             })
             .collect();
@@ -303,8 +322,8 @@ impl Assigned {
         let mut started = 0;
         for (_, name) in due {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
-            if !entry.needs_turn(&ca, now) {
-                entry.decide(&ca, now);
+            if !entry.needs_turn(&issuers, now) {
+                entry.decide(&issuers, now);
                 continue;
             }
             if started == room {
@@ -312,18 +331,19 @@ impl Assigned {
             }
             started += 1;
             entry.at_work = true;
-            if let Plan::Order { why } | Plan::Resume { why } = entry.plan(&ca, now)
+            if let Plan::Order { at, why } | Plan::Resume { at, why } = entry.plan(&issuers, now)
                 && !std::mem::replace(&mut entry.is_told, true)
             {
-                self.events.tell(&name, Event::Obtaining { why: why.to_string() });
+                let issuer = issuers.directories().nth(at).unwrap_or_default();
+                self.events.tell(&name, issuer, Event::Obtaining { why: why.to_string() });
             }
             entry.turn_asked = entry.asked.take();
             entry.turn_waiting = std::mem::take(&mut entry.waiting);
-            let (ca, known, asked, seed) =
-                (self.ca.clone(), entry.known.clone(), entry.turn_asked, entry.seed);
+            let (issuers, dossier, asked, seed) =
+                (issuers.clone(), entry.dossier.clone(), entry.turn_asked, entry.seed);
             let whose = name.clone();
             let spawned = working.spawn(async move {
-                let turn = Box::new(take_turn(ca, name.clone(), known, asked, seed).await);
+                let turn = Box::new(take_turn(issuers, name.clone(), dossier, asked, seed).await);
                 Done::Turn { name, turn }
             });
             workers.insert(spawned.id(), whose);
@@ -336,11 +356,11 @@ impl Assigned {
     }
 
     fn look_at_all(&mut self, now: Moment) {
-        let ca = self.ca.clone();
+        let issuers = self.issuers.clone();
         for entry in self.entries.values_mut().filter(|entry| !entry.at_work) {
             // What is due takes its turn; a name that waits a moment on purpose goes on waiting.
             if entry.wake.since(now) > SETTLE_PAUSE {
-                entry.decide(&ca, now);
+                entry.decide(&issuers, now);
             }
         }
     }
@@ -351,26 +371,27 @@ impl Assigned {
         turn: Turn,
         now: Moment,
     ) -> Option<Arc<Certified>> {
-        let ca = self.ca.clone();
+        let issuers = self.issuers.clone();
         // A name that was removed meanwhile: what was obtained is in the store.
         let entry = self.entries.get_mut(name)?;
-        let Turn { known, outcome, storable } = turn;
-        if known.record.issuer != self.ca.settings.ca {
+        let Turn { dossier, outcome, storable } = turn;
+        let directories = dossier.at.iter().map(|known| known.record.issuer.as_str());
+        if !directories.eq(issuers.directories()) {
             entry.at_work = false;
-            entry.decide(&ca, now);
+            entry.decide(&issuers, now);
             return None;
         }
-        let before = entry.known.certified.take();
-        let changed = match (&before, &known.certified) {
-            (Some(before), Some(after)) => before.key.cert.first() != after.key.cert.first(),
-            (None, after) => after.is_some(),
-            (Some(_), None) => false,
+        let before = std::mem::replace(&mut entry.dossier, dossier);
+        let leaf = |dossier: &Dossier| {
+            dossier.certified().and_then(|certified| certified.key.cert.first().cloned())
         };
-        entry.known = known;
         // Still served, whatever became of the store.
-        if entry.known.certified.is_none() {
-            entry.known.certified = before;
+        for (known, before) in entry.dossier.at.iter_mut().zip(&before.at) {
+            if known.certified.is_none() {
+                known.certified.clone_from(&before.certified);
+            }
         }
+        let changed = leaf(&entry.dossier) != leaf(&before);
         entry.at_work = false;
         entry.storable = storable;
         let is_busy = matches!(outcome, Outcome::Busy);
@@ -387,7 +408,7 @@ impl Assigned {
                 return None;
             }
             Outcome::Nothing => {
-                if let Some(certified) = entry.known.certified.as_ref().filter(|_| changed) {
+                if let Some(certified) = entry.dossier.certified().filter(|_| changed) {
                     let not_after = certified.not_after;
                     info!(%name, %not_after, "the certificate of another node is served");
                 }
@@ -397,32 +418,32 @@ impl Assigned {
             }
             Outcome::Obtained { why, renewed } => {
                 entry.said = None;
-                if let Some(certified) = &entry.known.certified {
-                    let not_after = certified.not_after;
-                    let why = why.to_string();
-                    self.events.tell(name, Event::Obtained { renewed, not_after, why });
+                if let Some((known, certified)) =
+                    entry.dossier.serving().zip(entry.dossier.certified())
+                {
+                    let (not_after, why) = (certified.not_after, why.to_string());
+                    let issuer = &known.record.issuer;
+                    self.events.tell(name, issuer, Event::Obtained { renewed, not_after, why });
                     entry.answer(Ok(format!("{name} has a certificate until {not_after}")));
                 }
             }
-            Outcome::Failed(failed) | Outcome::CannotStore(failed) => {
-                let failure = failed.at(now, &ca.fingerprint);
-                let repeated = entry.said.as_deref() == Some(&failure.what);
-                entry.said = Some(failure.what.clone());
-                entry.answer(Err(failed.to_string()));
-                entry.decide(&ca, now);
-                let retry_at = Some(entry.wake);
-                let (what, remedy) = (failure.what, failure.remedy);
-                self.events.tell(name, Event::Failed { what, remedy, retry_at, repeated });
-                return changed.then(|| entry.known.certified.clone()).flatten();
+            Outcome::Failed { at, failed } => self.events.tell(
+                name,
+                issuers.directories().nth(at).unwrap_or_default(),
+                entry.fail(&failed, &issuers, now),
+            ),
+            Outcome::CannotStore(failed) => {
+                let issuer = issuers.directories().next().unwrap_or_default();
+                self.events.tell(name, issuer, entry.fail(&failed, &issuers, now));
             }
         }
-        entry.decide(&ca, now);
-        changed.then(|| entry.known.certified.clone()).flatten()
+        entry.decide(&issuers, now);
+        changed.then(|| entry.dossier.certified().cloned()).flatten()
     }
 
     fn status(&self, now: Moment) -> Vec<Status> {
         let mut all: Vec<_> =
-            self.entries.iter().map(|(name, entry)| entry.status(name, &self.ca, now)).collect();
+            self.entries.values().map(|entry| entry.status(&self.issuers, now)).collect();
         all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         all
     }

@@ -1,8 +1,8 @@
 //! Certificates from an ACME issuer, obtained and renewed without anyone's help.
 //!
 //! The life of one certificate: `names` says which names need one; `keeper` has an entry for each and takes
-//! turns (`attempt`) when `plan` says that something is due; `order` gets it; `stored` commits it; the
-//! control plane publishes it.
+//! turns (`attempt`) when `plan` says that something is due; `failover` chooses the issuer, `order` gets it
+//! there; `stored` commits it; the control plane publishes it.
 
 mod account;
 mod ari;
@@ -11,16 +11,22 @@ mod backoff;
 pub mod ca;
 mod challenge;
 mod directory;
+mod dossier;
 mod elsewhere;
 mod entry;
 pub mod events;
+mod facts;
+mod failover;
+mod former;
 mod held;
 mod http_client;
+pub mod issuers;
 pub mod keeper;
 mod keys;
 mod kinds;
 mod mutant;
 pub mod names;
+mod obtaining;
 mod order;
 mod pace;
 mod patience;

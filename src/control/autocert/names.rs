@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::config::autocert::Autocert;
+use crate::config::autocert::{Autocert, IssuerConfig};
 use crate::name::{Pattern, ServerName};
 
 use super::super::certified::Certified;
@@ -61,20 +61,24 @@ pub fn lasts(certified: &Certified, now: Moment) -> bool {
     certified.is_valid(now) && certified.not_after.since(now) > margin
 }
 
-/// Why no issuer can be asked for a name.
+/// Why no issuer can be asked for a name: what stands in the way at the first.
 fn obstacle(pattern: &Pattern, autocert: &Autocert) -> Option<&'static str> {
+    let all = autocert.issuers.iter().map(|issuer| obstacle_at(pattern, issuer));
+    all.collect::<Option<Vec<_>>>()?.into_iter().next()
+}
+
+/// Why this issuer cannot be asked for a name.
+pub fn obstacle_at(pattern: &Pattern, issuer: &IssuerConfig) -> Option<&'static str> {
     match pattern {
         Pattern::Any => None,
         Pattern::Wildcard(_) => Some(
             "is a wildcard, which autocert cannot obtain a certificate for; list one for it under 'certificates', or write a route for each name",
         ),
-        Pattern::Exact(name) if autocert.is_lets_encrypt() && name.is_private() => Some(
+        Pattern::Exact(name) if issuer.is_lets_encrypt() && name.is_private() => Some(
             "is a private name, which Let's Encrypt does not issue for; it gets a certificate from the local CA",
         ),
         Pattern::Exact(name)
-            if autocert.is_lets_encrypt()
-                && name.as_ip().is_some()
-                && autocert.profile.is_none() =>
+            if issuer.is_lets_encrypt() && name.as_ip().is_some() && issuer.profile.is_none() =>
         {
             Some(
                 "is an IP address, which Let's Encrypt issues for with autocert_profile: shortlived only; it gets a certificate from the local CA",
@@ -144,6 +148,17 @@ mod tests {
         let config =
             config(&["x.localhost", "127.0.0.1"], &[("autocert_ca", "https://ca.internal/dir")]);
         assert_eq!(names(&config, &[], NOW), ["127.0.0.1", "x.localhost"]);
+    }
+
+    #[test]
+    fn one_issuer_that_can_is_enough() {
+        let both = "https://acme-v02.api.letsencrypt.org/directory,https://ca.internal/dir";
+        let config = config(&["x.localhost"], &[("autocert_ca", both)]);
+        assert_eq!(names(&config, &[], NOW), ["x.localhost"]);
+        let name = Pattern::parse("x.localhost").unwrap();
+        let issuers = &config.autocert.as_ref().unwrap().issuers;
+        let obstacles = issuers.iter().map(|issuer| obstacle_at(&name, issuer).is_some());
+        assert_eq!(obstacles.collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

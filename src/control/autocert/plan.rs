@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::store::record::{Attempts, Class, Renewal};
+use crate::store::record::Renewal;
 
-use super::backoff;
+use super::failover::{Choice, Need, Obstacle, Standing, choose};
 use super::mutant::{Mutant, mutant};
 use super::renewal::{Basis, Validity, last_resort, not_again_before, renewed_at};
 
@@ -24,11 +24,12 @@ pub struct Facts<'a> {
     /// When it was obtained.
     pub obtained: Option<Moment>,
     pub revoked: bool,
-    /// An order has been placed and is not finished.
-    pub open_order: bool,
-    pub attempts: &'a Attempts,
+    /// In the operator's order.
+    pub issuers: &'a [Standing<'a>],
     /// An operator asked for a renewal now.
     pub asked: Option<Asked>,
+    /// Whatever failed before is tried again now.
+    pub at_once: bool,
     /// Private keys and order URLs can be stored before they are needed.
     pub storable: bool,
     /// Spreads names that have no certificate yet.
@@ -38,7 +39,7 @@ pub struct Facts<'a> {
 /// How an operator asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Now, whatever failed before.
+    /// What is due.
     Renew,
     /// Also if the certificate is not due.
     Force,
@@ -53,11 +54,14 @@ pub enum Plan {
     AskRenewal {
         why: Why,
     },
+    /// `at` which issuer.
     Order {
+        at: usize,
         why: Why,
     },
     /// An order that was begun, for the reason that made it.
     Resume {
+        at: usize,
         why: Why,
     },
     /// Nothing but a person helps; it is tried again at `until` all the same.
@@ -78,6 +82,7 @@ pub enum Why {
     LastResort,
     NotDue,
     FailedBefore,
+    Budget,
     CannotStore,
     RenewalInformation,
     NotYetValid,
@@ -96,6 +101,7 @@ impl fmt::Display for Why {
             Self::LastResort => "the last tenth of the lifetime",
             Self::NotDue => "the certificate is not due",
             Self::FailedBefore => "a pause after failures",
+            Self::Budget => "more orders would pass a limit of the issuer's",
             Self::CannotStore => "private key and order cannot be stored",
             Self::RenewalInformation => "renewal information is due",
             Self::JustObtained => "it was obtained a moment ago; check this machine's clock",
@@ -118,7 +124,7 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
             None => Plan::Rest { until, why },
         };
     }
-    let Ok((why, horizon)) = due else { return Plan::AskOperator { until: now } };
+    let Ok(Due { why, since, horizon }) = due else { return Plan::AskOperator { until: now } };
     if let (Some(validity), Some(obtained)) = (&facts.validity, facts.obtained) {
         let again = not_again_before(validity, obtained);
         // Where the clock was set back since, the moment says nothing.
@@ -128,19 +134,25 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
             return Plan::Rest { until: again, why: Why::JustObtained };
         }
     }
-    if facts.asked.is_none() {
-        let lifetime = facts.validity.map(|held| held.not_after.since(held.not_before));
-        let retry = backoff::due(facts.attempts, horizon, lifetime, facts.seed, now);
-        if retry > now {
-            let class = facts.attempts.last.as_ref().map(|last| last.class);
-            return match class {
-                Some(Class::Operator) => Plan::AskOperator { until: retry },
-                _ => Plan::Rest { until: retry, why: Why::FailedBefore },
-            };
+    let lasts = |held: &&Validity| !facts.revoked && now <= held.not_after;
+    let need = Need {
+        ends: facts.validity.as_ref().filter(lasts).map(|held| held.not_after),
+        since,
+        horizon,
+        lifetime: facts.validity.map(|held| held.not_after.since(held.not_before)),
+        at_once: facts.at_once,
+        seed: facts.seed,
+    };
+    let at = match choose(facts.issuers, &need, now) {
+        Choice::Ask { at } => at,
+        Choice::Wait { until, why: Obstacle::Person } => return Plan::AskOperator { until },
+        Choice::Wait { until, why } => {
+            let why = if why == Obstacle::Budget { Why::Budget } else { Why::FailedBefore };
+            return Plan::Rest { until, why };
         }
-    }
-    if facts.open_order {
-        return Plan::Resume { why };
+    };
+    if facts.issuers.get(at).is_some_and(|one| one.begun.is_some()) {
+        return Plan::Resume { at, why };
     }
     // An order whose private key or URL is lost with a crash is an order too many, so there is time.
     if let Some(validity) = &facts.validity
@@ -149,28 +161,37 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
     {
         return Plan::Rest { until: last_resort(validity), why: Why::CannotStore };
     }
-    Plan::Order { why }
+    Plan::Order { at, why }
 }
 
-/// Why a new certificate is due now and by when it is wanted, or until when and why it is not.
-fn due(facts: &Facts<'_>, now: Moment) -> Result<(Why, Option<Moment>), (Moment, Why)> {
-    let Some(validity) = &facts.validity else { return Ok((Why::NoCertificate, None)) };
+/// Why a certificate is due.
+struct Due {
+    why: Why,
+    since: Moment,
+    /// By when it is wanted.
+    horizon: Option<Moment>,
+}
+
+/// Why a new certificate is due now, or until when and why it is not.
+fn due(facts: &Facts<'_>, now: Moment) -> Result<Due, (Moment, Why)> {
+    let at_once = |why, horizon| Ok(Due { why, since: now, horizon });
+    let Some(validity) = &facts.validity else { return at_once(Why::NoCertificate, None) };
     let by_end = Some(validity.not_after);
     if facts.revoked {
-        return Ok((Why::Revoked, None));
+        return at_once(Why::Revoked, None);
     }
     if now > validity.not_after {
-        return Ok((Why::Expired, None));
+        return at_once(Why::Expired, None);
     }
     if facts.asked == Some(Asked::Force) {
-        return Ok((Why::Asked, by_end));
+        return at_once(Why::Asked, by_end);
     }
     let (at, basis) = renewed_at(validity, facts.renewal);
     if now < at {
         let why = if now < validity.not_before { Why::NotYetValid } else { Why::NotDue };
         return Err((at, why));
     }
-    Ok(match basis {
+    let (why, horizon) = match basis {
         Basis::Lifetime => (Why::Lifetime, by_end),
         Basis::LastResort => (Why::LastResort, by_end),
         // While the window lasts the order is exempt from limits: retries belong into it.
@@ -178,13 +199,14 @@ fn due(facts: &Facts<'_>, now: Moment) -> Result<(Why, Option<Moment>), (Moment,
             let end = facts.renewal.map(|renewal| renewal.end).filter(|end| *end > now);
             (Why::Window, end.or(by_end))
         }
-    })
+    };
+    Ok(Due { why, since: at, horizon })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::record::Failure;
+    use crate::store::record::{Attempts, Class, Failure};
     use proptest::prelude::*;
 
     const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
@@ -210,19 +232,23 @@ mod tests {
         let (what, settings) = (String::new(), String::new());
         let (at, remedy) = (NOW.minus(ago), None);
         let last = Failure { at, class, what, remedy, not_before: None, settings };
-        Attempts { failures, validations: 0, last: Some(last) }
+        Attempts { failures, last: Some(last), ..Attempts::default() }
     }
 
-    fn facts(validity: Option<Validity>, attempts: &Attempts) -> Facts<'_> {
+    fn alone(attempts: &Attempts) -> [Standing<'_>; 1] {
+        [Standing { attempts, begun: None, not_before: None, is_possible: true }]
+    }
+
+    fn facts<'a>(validity: Option<Validity>, issuers: &'a [Standing<'a>]) -> Facts<'a> {
         Facts {
             validity,
             renewal: None,
             ask_renewal_at: None,
             obtained: None,
             revoked: false,
-            open_order: false,
-            attempts,
+            issuers,
             asked: None,
+            at_once: false,
             storable: true,
             seed: 9,
         }
@@ -233,28 +259,30 @@ mod tests {
         let none = Attempts::default();
         let unreachable = failed(Class::Unreachable, 3, Duration::from_secs(10));
         let operator = failed(Class::Operator, 1, Duration::from_secs(10));
+        let (none, unreachable, operator) = (alone(&none), alone(&unreachable), alone(&operator));
+        let begun = [Standing { begun: Some(NOW), ..none[0] }];
         let (fresh, old) = (Some(validity(1, 90)), Some(validity(70, 90)));
         let (in_window, before_window) = (renewal(-1, 40), renewal(20, 40));
         let base = facts(fresh, &none);
         let cases: [(&str, Facts<'_>, Plan); 14] = [
-            ("new", facts(None, &none), Plan::Order { why: Why::NoCertificate }),
-            ("old", facts(old, &none), Plan::Order { why: Why::Lifetime }),
-            ("over", facts(Some(validity(91, 90)), &none), Plan::Order { why: Why::Expired }),
-            ("revoked", Facts { revoked: true, ..base }, Plan::Order { why: Why::Revoked }),
+            ("new", facts(None, &none), Plan::Order { at: 0, why: Why::NoCertificate }),
+            ("old", facts(old, &none), Plan::Order { at: 0, why: Why::Lifetime }),
             (
-                "begun",
-                Facts { open_order: true, ..facts(None, &none) },
-                Plan::Resume { why: Why::NoCertificate },
+                "over",
+                facts(Some(validity(91, 90)), &none),
+                Plan::Order { at: 0, why: Why::Expired },
             ),
+            ("revoked", Facts { revoked: true, ..base }, Plan::Order { at: 0, why: Why::Revoked }),
+            ("begun", facts(None, &begun), Plan::Resume { at: 0, why: Why::NoCertificate }),
             (
                 "forced",
                 Facts { asked: Some(Asked::Force), ..base },
-                Plan::Order { why: Why::Asked },
+                Plan::Order { at: 0, why: Why::Asked },
             ),
             (
                 "in the window",
                 Facts { renewal: Some(&in_window), ..base },
-                Plan::Order { why: Why::Window },
+                Plan::Order { at: 0, why: Why::Window },
             ),
             (
                 "before the window, old or not",
@@ -273,8 +301,8 @@ mod tests {
             ),
             (
                 "failed and asked for",
-                Facts { asked: Some(Asked::Renew), ..facts(None, &unreachable) },
-                Plan::Order { why: Why::NoCertificate },
+                Facts { asked: Some(Asked::Renew), at_once: true, ..facts(None, &unreachable) },
+                Plan::Order { at: 0, why: Why::NoCertificate },
             ),
             (
                 "cannot store",
@@ -287,7 +315,7 @@ mod tests {
             (
                 "cannot store and must",
                 Facts { storable: false, ..facts(Some(validity(82, 90)), &none) },
-                Plan::Order { why: Why::Lifetime },
+                Plan::Order { at: 0, why: Why::Lifetime },
             ),
             (
                 "not asked again though not due",
@@ -309,12 +337,13 @@ mod tests {
     #[test]
     fn what_is_due_the_moment_it_is_there_is_not_ordered_over_and_over() {
         let none = Attempts::default();
+        let none = alone(&none);
         let past = renewal(-48, -24);
         let incident = Facts { renewal: Some(&past), ..facts(Some(validity(1, 90)), &none) };
         let just = Facts { obtained: Some(NOW.minus(DAY / 24)), ..incident };
         let again = NOW.minus(DAY / 24).plus(DAY);
         assert_eq!(plan(&just, NOW), Plan::Rest { until: again, why: Why::JustObtained });
-        assert_eq!(plan(&just, again), Plan::Order { why: Why::Window });
+        assert_eq!(plan(&just, again), Plan::Order { at: 0, why: Why::Window });
         // By a clock that is a year ahead everything has expired.
         let ahead =
             Facts { obtained: Some(NOW.plus(364 * DAY)), ..facts(Some(validity(1, 90)), &none) };
@@ -322,21 +351,26 @@ mod tests {
             plan(&ahead, NOW.plus(364 * DAY)),
             Plan::Rest { why: Why::JustObtained, .. }
         ));
-        assert!(matches!(plan(&ahead, NOW.plus(100 * DAY)), Plan::Order { why: Why::Expired }));
+        assert!(matches!(
+            plan(&ahead, NOW.plus(100 * DAY)),
+            Plan::Order { at: 0, why: Why::Expired }
+        ));
         let revoked = Facts { revoked: true, ..just };
-        assert_eq!(plan(&revoked, NOW), Plan::Order { why: Why::Revoked });
+        assert_eq!(plan(&revoked, NOW), Plan::Order { at: 0, why: Why::Revoked });
     }
 
     #[test]
     fn a_clock_that_jumps_by_days_breaks_nothing() {
         let none = Attempts::default();
+        let none = alone(&none);
         let fresh = facts(Some(validity(1, 90)), &none);
         let early = plan(&fresh, NOW.minus(5 * DAY));
         assert!(matches!(early, Plan::Rest { why: Why::NotYetValid, .. }), "{early:?}");
-        assert_eq!(plan(&fresh, NOW.plus(300 * DAY)), Plan::Order { why: Why::Expired });
+        assert_eq!(plan(&fresh, NOW.plus(300 * DAY)), Plan::Order { at: 0, why: Why::Expired });
         // What lies in the future of a clock that was set back is no pause.
         let ahead = failed(Class::Unreachable, 1, Duration::ZERO);
-        let ordered = Plan::Order { why: Why::NoCertificate };
+        let ahead = alone(&ahead);
+        let ordered = Plan::Order { at: 0, why: Why::NoCertificate };
         assert_eq!(plan(&facts(None, &ahead), NOW.minus(9 * DAY)), ordered);
         let asked = Facts { ask_renewal_at: Some(NOW.plus(2 * DAY)), ..fresh };
         assert_eq!(plan(&asked, NOW), Plan::AskRenewal { why: Why::RenewalInformation });
@@ -353,11 +387,12 @@ mod tests {
             let class = [Class::Unreachable, Class::Validation, Class::Limited, Class::Operator][class];
             let attempts = failed(class, failures, Duration::from_secs(ago));
             let window = window.map(|(from, to)| renewal(from, to));
+            let issuers = [Standing { begun: open.then_some(NOW), ..alone(&attempts)[0] }];
             let facts = Facts {
                 validity: has.then(|| validity(begun, days)),
                 renewal: window.as_ref(),
                 ask_renewal_at: ask.map(|seconds| Moment::from_unix_seconds(NOW.unix_seconds() + seconds)),
-                obtained: None, revoked, open_order: open, attempts: &attempts, asked: None, storable, seed,
+                obtained: None, revoked, issuers: &issuers, asked: None, at_once: false, storable, seed,
             };
             let decided = plan(&facts, NOW);
             if let Plan::Rest { until, .. } | Plan::AskOperator { until } = decided {

@@ -73,7 +73,7 @@ async fn locked(
     reason: &RevocationReason,
     lock: &Held,
 ) -> Result<(), Failed> {
-    let (store, issuer, text) = (ca.store.clone(), ca.settings.ca.clone(), name.clone());
+    let (store, issuer, text) = (ca.store.clone(), ca.issuer.directory.clone(), name.clone());
     let mut known = blocking(move || stored::read(&*store, &issuer, &text)).await.map_err(disk)?;
     let (account, _) = ca.account().await?;
     let request = RevocationRequest { certificate: leaf, reason: Some(reason.clone()) };

@@ -65,6 +65,12 @@ pub fn is_about(metadata: &[u8], certificate: &Certificate) -> bool {
     url == Some(certificate.url.as_str())
 }
 
+/// The directory URL of the issuer that a metadata file names.
+pub fn issuer_of(metadata: &[u8]) -> Option<String> {
+    let data: Value = serde_json::from_slice(metadata).ok()?;
+    data.get("issuer_data")?.get("ca")?.as_str().map(str::to_owned)
+}
+
 /// A window of zero times is CertMagic's word for "unknown".
 fn renewal(value: &Value) -> Option<Renewal> {
     let window = value.get("suggestedWindow")?;

@@ -58,6 +58,14 @@ impl Failed {
         Self { class: Class::Unreachable, ..Self::operator(what, remedy) }
     }
 
+    /// What a person can do, if that is needed.
+    pub fn remedy(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Retry { .. } => None,
+            Verdict::AskOperator { remedy } => Some(remedy),
+        }
+    }
+
     pub fn is(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
     }

@@ -1,0 +1,165 @@
+//! What is known of one name at every issuer, and which certificate of it serves.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::name::ServerName;
+use crate::store::Store;
+use crate::store::record::{Attempts, Certificate, OpenOrder, Record};
+
+use super::super::certified::Certified;
+use super::stored::{self, Known};
+
+#[derive(Clone, Debug)]
+pub struct Dossier {
+    /// At the configured issuers, in their order.
+    pub at: Vec<Known>,
+    /// The certificate of an issuer that is configured no more: it serves until it is due.
+    pub former: Option<Known>,
+}
+
+impl Dossier {
+    /// A name that nobody has issued for.
+    pub fn nothing<'a>(name: &ServerName, directories: impl Iterator<Item = &'a str>) -> Self {
+        let nothing = |directory| Known::nothing(Record::new(name.as_str(), directory));
+        Self { at: directories.map(nothing).collect(), former: None }
+    }
+
+    /// What counts for serving and renewal: of all certificates the one that was issued last, and of two of
+    /// the same moment that of the issuer that comes first.
+    pub fn serving(&self) -> Option<&Known> {
+        let mut all = self.at.iter().chain(&self.former);
+        let issued = |known: &Known| known.certified.as_ref().map(|one| one.not_before);
+        let latest = self.at.iter().chain(&self.former).filter_map(issued).max()?;
+        all.find(|known| issued(known) == Some(latest))
+    }
+
+    /// At which configured issuer it was obtained.
+    pub fn serving_at(&self) -> Option<usize> {
+        let serving = self.serving()?;
+        self.at.iter().position(|known| std::ptr::eq(known, serving))
+    }
+
+    pub fn certified(&self) -> Option<&Arc<Certified>> {
+        self.serving().and_then(|known| known.certified.as_ref())
+    }
+
+    /// Whether the store or CertMagic's files do not hold all of this yet.
+    pub fn is_unsettled(&self) -> bool {
+        self.at.iter().any(|known| known.unsettled)
+    }
+
+    /// The last failure since the certificate was obtained, whoever's.
+    pub fn last_failure(&self) -> Option<&crate::store::record::Failure> {
+        let obtained = self.serving().and_then(|known| known.record.certificate.as_ref()?.obtained);
+        let failures = self.at.iter().filter_map(|known| known.record.attempts.last.as_ref());
+        failures
+            .filter(|last| obtained.is_none_or(|obtained| last.at >= obtained))
+            .max_by_key(|last| last.at)
+    }
+}
+
+/// Reads what the store knows of a name at these issuers.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn read<'a>(
+    store: &dyn Store,
+    name: &ServerName,
+    directories: impl Iterator<Item = &'a str>,
+) -> io::Result<Vec<Known>> {
+    directories.map(|directory| stored::read(store, directory, name)).collect()
+}
+
+/// Takes in what the store says now: it counts, unless it could not take what we know.
+pub fn take_in(known: &mut Known, found: Known) {
+    let since = |known: &Known| known.certified.as_ref().map(|one| one.not_before);
+    let is_later = since(&found) > since(known);
+    let is_same = since(&found) == since(known);
+    let is_ours = known.unsettled && known.is_obtained();
+    if is_later || (is_same && !is_ours) {
+        let before = std::mem::replace(known, found);
+        let since = |attempts: &Attempts| attempts.last.as_ref().map(|last| last.at);
+        let (before, attempts) = (before.record.attempts, &mut known.record.attempts);
+        // What the store has not taken of our failures counts all the same.
+        if is_same && since(&before) > since(attempts) {
+            *attempts = before;
+        }
+        return;
+    }
+    // Somebody emptied the store, or it did not take what we know: it is offered again.
+    known.unsettled = true;
+    let held = known.record.certificate.as_mut();
+    if let (Some(held), Some(found)) = (held, &found.record.certificate) {
+        // Revoked while we had something that the store had not taken.
+        held.revoked |= found.revoked && found.chain == held.chain;
+    }
+    let held = known.record.certificate.as_ref();
+    if known.record.order.is_none() {
+        let open = found.record.order;
+        known.record.order = open.filter(|open| is_unfinished(open, held));
+    }
+}
+
+/// Whether an order that was found is not the one that the certificate we hold came from: had we stored the
+/// certificate, the order would be gone. Pure.
+fn is_unfinished(open: &OpenOrder, held: Option<&Certificate>) -> bool {
+    held.is_none_or(|held| held.private_key != open.private_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::PKCS_ECDSA_P256_SHA256;
+
+    use super::super::super::certified::samples::{Issuer, NOW};
+    use super::*;
+    use crate::clock::Moment;
+    use crate::store::record::{Class, Failure};
+
+    #[test]
+    fn a_finished_order_does_not_come_back_to_life_after_a_commit_that_failed() {
+        let order = |key: &str| OpenOrder {
+            private_key: key.into(),
+            url: Some("https://ca.example/order/1".into()),
+            begun: Moment::from_unix_seconds(1),
+            challenge: None,
+        };
+        let held = Certificate { private_key: "one".into(), ..Certificate::default() };
+        assert!(!is_unfinished(&order("one"), Some(&held)));
+        assert!(is_unfinished(&order("two"), Some(&held)));
+        assert!(is_unfinished(&order("one"), None));
+    }
+
+    #[test]
+    fn the_first_of_those_issued_last_serves_and_older_failures_are_not_told() {
+        let name = ServerName::parse("a.example").unwrap();
+        let directories = ["https://one/dir", "https://two/dir"];
+        let mut dossier = Dossier::nothing(&name, directories.into_iter());
+        assert!(dossier.serving().is_none() && dossier.certified().is_none());
+        let (chain, private_key) =
+            Issuer::new("dossier").pair(&["a.example"], &PKCS_ECDSA_P256_SHA256);
+        let certificate = |obtained| Certificate {
+            chain: chain.clone(),
+            private_key: private_key.clone(),
+            obtained,
+            ..Certificate::default()
+        };
+        let mut former = Known::nothing(Record::new("a.example", "https://old/dir"));
+        former.take(&name, certificate(None)).unwrap();
+        dossier.former = Some(former);
+        assert_eq!(dossier.serving_at(), None);
+        assert_eq!(dossier.serving().unwrap().record.issuer, "https://old/dir");
+        dossier.at[1].take(&name, certificate(Some(NOW))).unwrap();
+        assert_eq!(dossier.serving_at(), Some(1));
+        let (what, settings) = (String::new(), String::new());
+        let at = NOW.minus(Duration::from_secs(1));
+        let class = Class::Unreachable;
+        let failure = Failure { at, class, what, remedy: None, not_before: None, settings };
+        dossier.at[0].record.attempts.count(failure.clone());
+        assert_eq!(dossier.last_failure(), None);
+        dossier.at[0].record.attempts.count(Failure { at: NOW, ..failure });
+        assert_eq!(dossier.last_failure().map(|last| last.at), Some(NOW));
+    }
+}
