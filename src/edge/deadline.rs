@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::clock;
+use crate::ring::{Sleep, sleep_until};
 
 use super::line::Line;
 
@@ -20,14 +20,13 @@ pin_project! {
         line: &'l Line,
         #[pin]
         life: F,
-        #[pin]
         timer: Sleep,
     }
 }
 
 impl<'l, F: Future> Timed<'l, F> {
     pub fn new(line: &'l Line, life: F) -> Self {
-        Self { line, life, timer: sleep_until(line.deadline().into()) }
+        Self { line, life, timer: sleep_until(line.deadline()) }
     }
 }
 
@@ -35,22 +34,22 @@ impl<F: Future> Future for Timed<'_, F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
+        let this = self.project();
         this.line.watched_by(context.waker());
         if let Poll::Ready(output) = this.life.poll(context) {
             return Poll::Ready(output);
         }
         loop {
-            let deadline = Instant::from_std(this.line.deadline());
+            let deadline = this.line.deadline();
             if deadline < this.timer.deadline() {
-                this.timer.as_mut().reset(deadline);
+                this.timer.reset(deadline);
             }
-            ready!(this.timer.as_mut().poll(context));
+            ready!(Pin::new(&mut *this.timer).poll(context));
             let now = clock::steady();
             if this.line.deadline() <= now {
                 this.line.on_deadline(now);
             }
-            this.timer.as_mut().reset(this.line.deadline().into());
+            this.timer.reset(this.line.deadline());
         }
     }
 }

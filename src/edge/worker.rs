@@ -138,13 +138,13 @@ impl Worker {
             draining: Cell::new(false),
             accepting_paused: Cell::new(false),
         });
-        tokio_uring::spawn(worker.clone().count_turns());
+        ring::spawn(worker.clone().count_turns());
         let mut accepting = Vec::new();
         for Listener { socket, port, kind } in listeners {
             let listener = Socket::new(socket);
             let way = Way { port, kind };
             let accepts: Vec<_> = (0..ACCEPTS_IN_FLIGHT)
-                .map(|_| tokio_uring::spawn(worker.clone().accept(listener.clone(), way)))
+                .map(|_| ring::spawn(worker.clone().accept(listener.clone(), way)))
                 .collect();
             accepting.push((listener, way, accepts));
         }
@@ -205,9 +205,9 @@ impl Worker {
     fn begin(self: &Rc<Self>, client: Socket, way: Way) {
         self.counters.accepted.add(1);
         match way.kind {
-            Kind::Tls => drop(tokio_uring::spawn(serve(client, way.port, self.clone()))),
-            Kind::Plain => drop(tokio_uring::spawn(serve_plain(client, self.clone()))),
-        }
+            Kind::Tls => ring::spawn(serve(client, way.port, self.clone())),
+            Kind::Plain => ring::spawn(serve_plain(client, self.clone())),
+        };
     }
 
     /// Waits until a connection has ended, or a moment.
@@ -225,23 +225,18 @@ impl Worker {
         }
         tokio::select! {
             () = self.departure.notified() => {}
-            () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+            () = ring::sleep_until(clock::steady() + ACCEPT_PAUSE) => {}
         }
     }
 
     /// Ends the accepts, serves who waits in the backlog already, and closes the listener: closing it
     /// with a backlog would reset those connections.
-    async fn close(
-        self: &Rc<Self>,
-        listener: Socket,
-        way: Way,
-        accepts: Vec<tokio::task::JoinHandle<()>>,
-    ) {
+    async fn close(self: &Rc<Self>, listener: Socket, way: Way, accepts: Vec<ring::Task>) {
         // An accept that was being submitted meanwhile is caught by asking again.
         for accept in accepts {
             while !accept.is_finished() {
                 let _ = ring::cancel(&listener).await;
-                tokio::task::yield_now().await;
+                ring::next_turn().await;
             }
         }
         if listener.set_nonblocking().is_ok() {
@@ -251,7 +246,7 @@ impl Worker {
         }
         // Connections that were begun have not entered before they run once.
         drop(listener);
-        tokio::task::yield_now().await;
+        ring::next_turn().await;
     }
 
     fn interrupt_all(&self) {

@@ -4,11 +4,12 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
+
+use super::driver;
 
 /// Bytes in one buffer: a ClientHello with a post-quantum share and most requests fit. A direction that
 /// fills one is in bulk and reads into the worker's scratch memory instead.
@@ -21,19 +22,6 @@ const BUFFERS: u16 = 256;
 const GROUP: u16 = 0;
 /// The kernel wants the ring of entries on a page of its own.
 const PAGE_BYTES: usize = 4096;
-
-/// `io_uring_buf_reg` of the kernel's ABI (linux/io_uring.h).
-#[repr(C)]
-struct Registration {
-    ring_address: u64,
-    ring_entries: u32,
-    group: u16,
-    flags: u16,
-    reserved: [u64; 3],
-}
-
-/// IORING_REGISTER_PBUF_RING (linux/io_uring.h), kernel 5.19.
-const REGISTER_BUFFER_RING: libc::c_uint = 22;
 
 /// The buffers of one worker; clones share them.
 #[derive(Clone)]
@@ -50,34 +38,18 @@ struct Shared {
 }
 
 impl Buffers {
-    /// Allocates the buffers and registers them with the ring of `fd`. They are never freed: a worker
+    /// Allocates the buffers and registers them with the ring of this thread. They are never freed: a worker
     /// lives as long as the process, and the kernel may write to them until the ring is gone.
     ///
     /// # Errors
     /// If the kernel refuses; before 5.19 it knows no such rings.
-    pub(super) fn register(fd: RawFd) -> io::Result<Self> {
+    pub(super) fn register() -> io::Result<Self> {
         let entries = allocate(usize::from(BUFFERS) * size_of::<BufRingEntry>())?.cast();
         let memory = allocate(usize::from(BUFFERS) * BUFFER_BYTES)?;
-        let registration = Registration {
-            ring_address: entries as u64,
-            ring_entries: u32::from(BUFFERS),
-            group: GROUP,
-            flags: 0,
-            reserved: [0; 3],
-        };
-        // SAFETY: `registration` lives across the call; the memory that it names is never freed.
-        let registered = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_register,
-                fd,
-                REGISTER_BUFFER_RING,
-                &raw const registration,
-                1,
-            )
-        };
-        if registered < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        driver::register(|ring| {
+            // SAFETY: the memory of the entries is of that size and never freed.
+            unsafe { ring.register_buf_ring_with_flags(entries as u64, BUFFERS, GROUP, 0) }
+        })?;
         let shared = Shared { entries, memory, tail: Cell::new(0) };
         for id in 0..BUFFERS {
             shared.give(id);

@@ -1,4 +1,4 @@
-//! io_uring operations that tokio-uring lacks, on tokio-uring's own ring; the only room with unsafe code.
+//! A thread's ring and the tasks that wait on it; the only room with unsafe code.
 #![expect(
     unsafe_code,
     reason = "the kernel reads and writes memory by address; every block names who owns that memory and which event ends the kernel's claim to it"
@@ -7,14 +7,21 @@
 
 mod buffers;
 mod cancel;
+mod driver;
 mod oneshot;
 mod runtime;
 mod socket;
+mod tasks;
+mod timers;
+mod unavailable;
 
 pub use buffers::{BUFFER_BYTES, Buffer, Buffers};
-pub use cancel::cancel;
+pub use cancel::{Cancel, cancel};
 pub use oneshot::{
     Accept, Connect, Readable, Receive, Send, accept, connect, readable, receive, send,
 };
-pub use runtime::{Runtime, Unavailable, probe};
+pub use runtime::Runtime;
 pub use socket::Socket;
+pub use tasks::{Task, next_turn, spawn};
+pub use timers::{Sleep, sleep_until};
+pub use unavailable::{Unavailable, probe};

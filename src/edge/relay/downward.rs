@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 
+use crate::clock;
 use crate::observe::names::{Reason, Side};
 use crate::ring::{self, Buffer};
 
@@ -69,7 +70,7 @@ impl Relay<'_> {
             received = &mut receive => {
                 return self.received(received, bulk).map_err(upstream_gone);
             }
-            () = tokio::time::sleep(TICKET_HELD) => {}
+            () = ring::sleep_until(clock::steady() + TICKET_HELD) => {}
         }
         let released = match self.release() {
             Ok(moved) => send_all(self.line.client(), moved.rest).await.map_err(client_gone),
@@ -132,7 +133,10 @@ impl Relay<'_> {
                 }
             }
         }
-        if finished && self.is_cut_short() {
+        if finished && self.line.interrupted().is_some() {
+            // Nobody may have made it. The next receive tells it once more, and there it is judged.
+            finished = false;
+        } else if finished && self.is_cut_short() {
             (finished, failed) = (false, Some(io::ErrorKind::ConnectionReset.into()));
         }
         if finished {

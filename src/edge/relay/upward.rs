@@ -27,7 +27,10 @@ impl Relay<'_> {
                 return self.finish_upstream().await;
             }
             let arrived = self.arrival(self.line.client(), &mut bulk).await.map_err(client_gone)?;
-            self.touch();
+            // Ended from outside, it has read an end that nobody made: a quiet connection stays one.
+            if !matches!(arrived, Arrived::End) {
+                self.touch();
+            }
             if self.is_done_listening() {
                 return Ok(());
             }

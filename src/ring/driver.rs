@@ -1,0 +1,273 @@
+//! The ring of one thread: what is to be submitted, what is in flight, and who waits for it.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
+use slab::Slab;
+
+/// Submissions that wait for one turn; more are submitted early, which costs a system call. The kernel
+/// makes the completion queue twice as large and keeps what overflows.
+const ENTRIES: u32 = 1024;
+
+/// What completes without belonging to an operation: the bell of `tasks.rs`, the nearest deadline of
+/// `timers.rs`, and what nobody asks for. Operations are numbered from 0 and never reach these.
+const BELL: u64 = u64::MAX;
+const NEAREST_DEADLINE: u64 = u64::MAX - 1;
+const NOBODYS: u64 = u64::MAX - 2;
+
+thread_local! {
+    static DRIVER: RefCell<Option<Driver>> = const { RefCell::new(None) };
+}
+
+/// What the kernel said of an operation.
+#[derive(Clone, Copy)]
+pub(super) struct Completion {
+    result: i32,
+    flags: u32,
+}
+
+impl Completion {
+    /// The number that the system call would have returned.
+    pub(super) fn outcome(self) -> io::Result<usize> {
+        usize::try_from(self.result).map_err(|_| io::Error::from_raw_os_error(-self.result))
+    }
+
+    /// Which buffer the kernel picked, if it did.
+    pub(super) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+enum State {
+    /// In flight; nobody has asked for it yet.
+    Submitted,
+    Awaited(Waker),
+    Completed(Completion),
+    /// In flight; its future is gone. What the kernel may still touch lives on in here.
+    Abandoned(Box<dyn FnOnce(Completion)>),
+}
+
+struct Driver {
+    ring: IoUring,
+    operations: Slab<State>,
+    /// The nearest deadline, as the kernel reads it when it is submitted: at an address that stays.
+    timeout: Box<types::Timespec>,
+}
+
+/// Makes the ring of this thread, which alone may use it.
+pub(super) fn open() -> io::Result<()> {
+    let ring = IoUring::builder()
+        // Completions are worked out when this thread asks for them, not by interrupting it
+        // (perf/results/own-loop.md); that needs the promise that nobody else submits. Kernel 6.1.
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_coop_taskrun()
+        .build(ENTRIES)?;
+    let driver = Driver { ring, operations: Slab::new(), timeout: Box::default() };
+    DRIVER.set(Some(driver));
+    Ok(())
+}
+
+/// Lets go of the ring of this thread. What operations in flight own is never freed: the kernel ends them
+/// in its own time, and may write until then.
+pub(super) fn close() {
+    if let Some(Driver { ring, operations, timeout }) = DRIVER.take() {
+        std::mem::forget((operations, timeout));
+        drop(ring);
+    }
+}
+
+/// Calls `with` with the ring, to register something.
+pub(super) fn register<T>(with: impl FnOnce(io_uring::Submitter<'_>) -> T) -> T {
+    with_driver(|driver| with(driver.ring.submitter()))
+}
+
+#[expect(clippy::expect_used, reason = "operations are made by tasks, which only a runtime runs")]
+fn with_driver<T>(work: impl FnOnce(&mut Driver) -> T) -> T {
+    DRIVER.with_borrow_mut(|driver| work(driver.as_mut().expect("a thread with a ring")))
+}
+
+/// An operation in flight. Dropping it does not end the operation, it only gives the outcome up: whoever
+/// needs it gone cancels it, then awaits it.
+pub struct InFlight<D: Unpin + 'static, O: 'static> {
+    key: usize,
+    /// What the kernel may read and write, until it is done.
+    data: Option<D>,
+    finish: fn(D, Completion) -> O,
+}
+
+/// Puts `entry` on the ring of this thread; `finish` turns its completion into an outcome.
+///
+/// # Safety
+/// Every address in `entry` must point into heap memory owned by `data`, or into memory that outlives
+/// the ring: `data` may be moved, and lives until the kernel has completed the operation. It must be one
+/// that completes once.
+pub(super) unsafe fn submit<D: Unpin + 'static, O: 'static>(
+    data: D,
+    finish: fn(D, Completion) -> O,
+    entry: squeue::Entry,
+) -> InFlight<D, O> {
+    let key = with_driver(|driver| {
+        let key = driver.operations.insert(State::Submitted);
+        driver.push(entry.user_data(key as u64));
+        key
+    });
+    InFlight { key, data: Some(data), finish }
+}
+
+impl<D: Unpin, O> Future for InFlight<D, O> {
+    type Output = O;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O> {
+        let key = self.key;
+        match with_driver(|driver| driver.poll(key, context.waker())) {
+            Some(completion) => {
+                let Some(data) = self.data.take() else {
+                    unreachable!("an operation completes once")
+                };
+                Poll::Ready((self.finish)(data, completion))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<D: Unpin, O> Drop for InFlight<D, O> {
+    fn drop(&mut self) {
+        let Some(data) = self.data.take() else { return };
+        let finish = self.finish;
+        DRIVER.with_borrow_mut(|driver| match driver {
+            // Its outcome is taken all the same, and dropped: a descriptor is closed, a buffer given back.
+            Some(driver) => {
+                driver.abandon(self.key, Box::new(move |completion| drop(finish(data, completion))))
+            }
+            // The ring is gone, but not what the kernel has begun.
+            None => std::mem::forget(data),
+        });
+    }
+}
+
+/// What a turn of the ring brought that is not an operation's.
+#[derive(Default)]
+pub(super) struct Turned {
+    /// Another thread rang.
+    pub(super) bell: bool,
+    /// The nearest deadline has passed.
+    pub(super) deadline: bool,
+}
+
+/// Submits what is to be submitted and takes what has completed. `wait`: sleeps until something has.
+pub(super) fn turn(wait: bool) -> Turned {
+    with_driver(|driver| {
+        driver.enter(wait);
+        driver.reap()
+    })
+}
+
+/// Asks to be told once when `fd` is readable.
+pub(super) fn watch_bell(fd: RawFd) {
+    with_driver(|driver| {
+        let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build();
+        driver.push(entry.user_data(BELL));
+    });
+}
+
+/// Asks to be told in `span`. `moved`: the last request has not been answered, and is moved.
+pub(super) fn watch_deadline(span: std::time::Duration, moved: bool) {
+    with_driver(|driver| {
+        *driver.timeout = span.into();
+        let at = &raw const *driver.timeout;
+        driver.push(match moved {
+            false => opcode::Timeout::new(at).build().user_data(NEAREST_DEADLINE),
+            // If it has just passed, there is nothing to move, and it is told as always.
+            true => opcode::TimeoutUpdate::new(NEAREST_DEADLINE, at).build().user_data(NOBODYS),
+        });
+    });
+}
+
+impl Driver {
+    fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: `submit` has its caller's promise about addresses; of our own entries only the timeouts'
+        // hold one, and that is read when they are submitted.
+        while unsafe { self.ring.submission().push(&entry) }.is_err() {
+            // Full: the kernel takes what is there. What has completed is taken by the next turn.
+            self.enter(false);
+        }
+    }
+
+    fn enter(&mut self, wait: bool) {
+        let to_submit = u32::try_from(self.ring.submission().len()).unwrap_or(ENTRIES);
+        let flags = EnterFlags::GETEVENTS.bits();
+        // SAFETY: without extended arguments the kernel reads nothing but the queue.
+        let entered = unsafe {
+            self.ring.submitter().enter::<libc::sigset_t>(to_submit, u32::from(wait), flags, None)
+        };
+        let Err(error) = entered else { return };
+        match error.raw_os_error() {
+            // A signal; or completions have to be taken first, which the caller does.
+            Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+            // Nothing would ever complete again.
+            _ => panic!("the kernel does not let this thread use its ring: {error}"),
+        }
+    }
+
+    fn reap(&mut self) -> Turned {
+        let Self { ring, operations, .. } = self;
+        let mut turned = Turned::default();
+        for entry in ring.completion() {
+            match entry.user_data() {
+                BELL => turned.bell = true,
+                NEAREST_DEADLINE => turned.deadline = true,
+                NOBODYS => {}
+                key => {
+                    let completion = Completion { result: entry.result(), flags: entry.flags() };
+                    complete(operations, key as usize, completion);
+                }
+            }
+        }
+        turned
+    }
+
+    fn poll(&mut self, key: usize, waker: &Waker) -> Option<Completion> {
+        match self.operations.get_mut(key) {
+            Some(State::Completed(completion)) => {
+                let completion = *completion;
+                self.operations.remove(key);
+                return Some(completion);
+            }
+            Some(State::Awaited(known)) if known.will_wake(waker) => {}
+            Some(state) => *state = State::Awaited(waker.clone()),
+            None => {}
+        }
+        None
+    }
+
+    fn abandon(&mut self, key: usize, finish: Box<dyn FnOnce(Completion)>) {
+        match self.operations.get_mut(key) {
+            Some(State::Completed(completion)) => {
+                let completion = *completion;
+                self.operations.remove(key);
+                finish(completion);
+            }
+            Some(state) => *state = State::Abandoned(finish),
+            None => {}
+        }
+    }
+}
+
+fn complete(operations: &mut Slab<State>, key: usize, completion: Completion) {
+    let Some(state) = operations.get_mut(key) else { return };
+    match std::mem::replace(state, State::Completed(completion)) {
+        State::Submitted | State::Completed(_) => {}
+        State::Awaited(waker) => waker.wake(),
+        State::Abandoned(finish) => {
+            operations.remove(key);
+            finish(completion);
+        }
+    }
+}
