@@ -113,6 +113,7 @@ impl Checker<'_> {
             tls_groups,
             ticket_rotation: self.duration("ticket_rotation", seconds(12 * 3600)),
             autocert: self.autocert(),
+            stapling: self.stapling(),
             handshake_timeout: self.duration("handshake_timeout", seconds(10)),
             connect_timeout: self.duration("connect_timeout", seconds(5)),
             idle_timeout: self.duration("idle_timeout", seconds(600)),

@@ -7,6 +7,7 @@ use crate::name::ServerName;
 use super::autocert::{Autocert, ChallengeKind, KeyType, Proxy, UntilIssued};
 use super::check::{Checker, Wrong, not_empty};
 use super::layers::Value;
+use super::stapling::Stapling;
 
 /// Pomerium's hosted authentication services: theirs to serve.
 const HOSTED_AUTHENTICATION: [&str; 2] =
@@ -151,6 +152,32 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+}
+
+/// For staples: a proxy that cannot be used is no reason not to start.
+impl Checker<'_> {
+    pub(super) fn stapling(&mut self) -> Option<Stapling> {
+        if !self.scalar("ocsp_stapling", read_bool).unwrap_or(true) {
+            return None;
+        }
+        let dir = match self.layers.values.get("autocert_dir").map(|node| &node.value) {
+            Some(Value::Scalar(text)) => text.into(),
+            _ => self.data_dir().join("autocert"),
+        };
+        let surroundings = &self.layers.surroundings;
+        let except = surroundings.no_proxy.as_deref().unwrap_or_default();
+        let mut notes = Vec::new();
+        let mut read = |name: &str, written: &Option<String>| {
+            let proxy = written.as_deref().map(|written| read_proxy(written, except));
+            proxy.transpose().unwrap_or_else(|(what, _)| {
+                notes.push(format!("{name} {what}; staples are fetched without it"));
+                None
+            })
+        };
+        let http_proxy = read("HTTP_PROXY", &surroundings.http_proxy);
+        let https_proxy = read("HTTPS_PROXY", &surroundings.https_proxy);
+        Some(Stapling { dir, http_proxy, https_proxy, notes })
     }
 }
 
@@ -312,6 +339,16 @@ pub(super) mod tests {
         let account = autocert(text).issuers.remove(0).external_account.unwrap();
         assert_eq!(account.mac_key, b"secret");
         assert!(!format!("{account:?}").contains("115"), "{account:?}");
+    }
+
+    #[test]
+    fn staples_lie_in_the_store_whether_autocert_is_on_or_off() {
+        let dir = |text: &str| check_yaml(text).unwrap().stapling.map(|stapling| stapling.dir);
+        assert_eq!(dir("data_dir: /d\n"), Some("/d/autocert".into()));
+        assert_eq!(dir("data_dir: /d\nautocert_dir: /a\n"), Some("/a".into()));
+        assert_eq!(dir("ocsp_stapling: false\n"), None);
+        let wrong = "f:1 ocsp_stapling: \"maybe\" is neither yes nor no; write true or false";
+        assert_eq!(check_yaml("ocsp_stapling: maybe\n").unwrap_err(), [wrong]);
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Layers {
 /// What the environment says that is no setting of ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
+    /// HTTP_PROXY: the proxy for outgoing plain http.
+    pub http_proxy: Option<String>,
     /// HTTPS_PROXY: the proxy for outgoing https.
     pub https_proxy: Option<String>,
     /// NO_PROXY: what is reached without it.
@@ -267,6 +269,7 @@ fn surroundings(environment: &BTreeMap<String, String>) -> Surroundings {
         found.find(|text| !text.is_empty()).cloned()
     };
     Surroundings {
+        http_proxy: set(["HTTP_PROXY", "http_proxy"]),
         https_proxy: set(["HTTPS_PROXY", "https_proxy"]),
         no_proxy: set(["NO_PROXY", "no_proxy"]),
         kubernetes: environment.contains_key("KUBERNETES_SERVICE_HOST"),
@@ -348,13 +351,12 @@ mod tests {
         let layers = lay_out(
             Some("idle_timout: 1m\nsystem_certificates: /x\n"),
             &[
-                ("RINGGATE_AUTOCERT_RESOLVERS", "a@b"),
                 ("RINGGATE_ADRESS", ":1"),
                 ("ADRESS", ":1"),
                 ("RINGGATE_AUTOCERT_ON_DEMAND_ASK", "x"),
                 ("RINGGATE_X", "1"),
             ],
-            &[("ocsp_stapling", "no")],
+            &[("autocert_resolvers", "no")],
         );
         let problems: Vec<_> = layers.problems.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -362,11 +364,10 @@ mod tests {
             [
                 "/etc/ringgate/ringgate.yaml:1 idle_timout: is no key; did you mean idle_timeout?",
                 "/etc/ringgate/ringgate.yaml:2 system_certificates: is not built yet; leave it out",
-                "RINGGATE_AUTOCERT_RESOLVERS autocert_resolvers: is not built yet; leave it out",
                 "RINGGATE_ADRESS: sets nothing; did you mean RINGGATE_ADDRESS?",
                 "RINGGATE_AUTOCERT_ON_DEMAND_ASK autocert_on_demand_ask: is not built yet; leave it out",
                 "RINGGATE_X: sets nothing; 'ringgate run --help' lists the names; unset it",
-                "--ocsp-stapling ocsp_stapling: is not built yet; leave it out",
+                "--autocert-resolvers autocert_resolvers: is not built yet; leave it out",
             ]
         );
     }

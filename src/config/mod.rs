@@ -9,6 +9,7 @@ pub mod layers;
 pub mod options;
 pub mod problem;
 mod route;
+pub mod stapling;
 mod yaml;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -42,6 +43,8 @@ pub struct Config {
     pub ticket_rotation: Duration,
     /// Certificates from an ACME CA; `None`: off.
     pub autocert: Option<autocert::Autocert>,
+    /// `None`: off.
+    pub stapling: Option<stapling::Stapling>,
     pub handshake_timeout: Duration,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,

@@ -232,7 +232,11 @@ pub static OPTIONS: &[Opt] = &[
     not_built("autocert_on_demand", false),
     not_built("autocert_resolvers", false),
     not_built("system_certificates", false),
-    not_built("ocsp_stapling", false),
+    built(
+        "ocsp_stapling", Kind::Bool, "true", false,
+        "Fetch an OCSP staple for each certificate that names a responder, look daily into the revocation lists of the others, and staple what is good. False: all of it off, staples set by hand too.",
+        "certificates that name neither cost nothing; air-gapped nodes turn it off",
+    ),
 ];
 
 /// The keys of a route that are built.

@@ -1,5 +1,6 @@
 //! Answers what is asked at the admin socket; the control plane waits for none of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,14 +11,16 @@ use crate::name::ServerName;
 use super::admin::{Answer, Asked, Request};
 use super::autocert::keeper::Command;
 use super::autocert::revocation_reason;
-use super::certified::Certified;
+use super::certified::{Certified, Identity};
 use super::listing::listing;
 
-/// Answers one request: from `all`, every certificate that there is, and from the keeper, if there is one.
+/// Answers one request: from `all`, every certificate that there is, with what is known of its staple, and
+/// from the keeper, if there is one.
 pub fn answer(
     asked: Asked,
     commands: Option<mpsc::UnboundedSender<Command>>,
     all: Vec<Arc<Certified>>,
+    staples: HashMap<Identity, String>,
 ) {
     let Asked { request, reply } = asked;
     let name_of = |name: &str| ServerName::parse(name).map_err(|why| format!("{name:?} {why}"));
@@ -29,7 +32,7 @@ pub fn answer(
                 let sent = commands.is_some_and(|to| to.send(Command::Status(ask)).is_ok());
                 let managed = if sent { status.await.unwrap_or_default() } else { Vec::new() };
                 // A million names are a second of work, which challenges must not wait for.
-                let listed = move || listing(&all, managed, Moment::now());
+                let listed = move || listing(&all, managed, &staples, Moment::now());
                 if let Ok(listed) = tokio::task::spawn_blocking(listed).await {
                     let _ = reply.send(Answer::Certs(listed));
                 }

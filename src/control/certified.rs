@@ -23,6 +23,9 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use crate::clock::Moment;
 use crate::name::{Pattern, ServerName};
 use crate::snapshot::{KeyKind, LazyPrivateKey};
+use crate::store::layout::fnv1a;
+
+use super::staples::pointers::{Named, Pointers};
 
 /// RFC 5480 §2.1.1 and RFC 8017 appendix C name the algorithms and curves, RFC 8410 §3 Ed25519.
 const EC_PUBLIC_KEY: Oid<'static> = oid!(1.2.840.10045.2.1);
@@ -73,7 +76,7 @@ impl Source {
 }
 
 /// A chain with its private key and what it is good for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Certified {
     pub key: Arc<CertifiedKey>,
     pub kind: KeyKind,
@@ -84,14 +87,30 @@ pub struct Certified {
     pub source: Source,
     /// What an operator should know though it is served; kept, so that a reload says it again.
     pub notes: Vec<Note>,
+    /// Whom the leaf names for asking about its revocation.
+    pub named: Named,
+    /// The root that follows the leaf in its file and is not sent.
+    pub unsent_issuer: Option<&'static [u8]>,
+    /// Of the chain's PEM: CertMagic names staples by it.
+    pub chain_hash: u32,
     /// Of the bytes that it was made from.
     digest: [u8; 32],
 }
 
 impl Certified {
+    /// What tells it from all others; the same for the same bytes.
+    pub fn identity(&self) -> Identity {
+        Identity(self.digest)
+    }
+
     /// Whether a client with a right clock accepts the leaf's dates (RFC 5280 §4.1.2.5).
     pub fn is_valid(&self, now: Moment) -> bool {
         self.not_before <= now && now <= self.not_after
+    }
+
+    /// Whether it says that it is worth nothing without a staple (RFC 7633) and has none.
+    pub fn lacks_staple(&self) -> bool {
+        self.named.must_staple && self.key.ocsp.is_none()
     }
 
     /// Whether certifying these bytes would make the same certified key.
@@ -130,6 +149,17 @@ impl Certified {
             0 | 1 => first,
             more => format!("{first} and {} more", more - 1),
         }
+    }
+}
+
+/// A chain with its private key, by the bytes of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity([u8; 32]);
+
+impl Identity {
+    /// A number that differs from one to the next.
+    pub fn seed(&self) -> u64 {
+        self.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
     }
 }
 
@@ -210,6 +240,7 @@ pub fn certify(chain_pem: &[u8], key_pem: &[u8], source: Source) -> Result<Certi
     chain.push(CertificateDer::from(leaf_der.to_vec()));
     chain.extend(issuers.iter().map(|der| CertificateDer::from(intern(der))));
     let validity = leaf.validity();
+    let unsent = certificates.get(1).filter(|_| issuers.is_empty());
     Ok(Certified {
         key: Arc::new(CertifiedKey::new(chain, Arc::new(LazyPrivateKey::new(kind, key)))),
         kind,
@@ -218,6 +249,9 @@ pub fn certify(chain_pem: &[u8], key_pem: &[u8], source: Source) -> Result<Certi
         not_after: Moment::from_unix_seconds(validity.not_after.timestamp()),
         source,
         notes,
+        named: Pointers::of(leaf).named(),
+        unsent_issuer: unsent.map(|root| intern(root.as_raw())),
+        chain_hash: fnv1a(chain_pem),
         digest: digest_of(chain_pem, key_pem),
     })
 }

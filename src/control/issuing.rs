@@ -22,6 +22,8 @@ pub struct Issuing {
     names: Vec<ServerName>,
     keeper: Option<Keeper>,
     issuers: Option<Arc<Issuers>>,
+    /// What was obtained, with what it takes the place of.
+    obtained: Option<(Option<Arc<Certified>>, Arc<Certified>)>,
 }
 
 struct Keeper {
@@ -32,8 +34,13 @@ struct Keeper {
 impl Issuing {
     /// Begins with what is stored.
     pub fn new(prepared: Option<&PreparedAutocert>) -> Self {
-        let mut issuing =
-            Self { issued: HashMap::new(), names: Vec::new(), keeper: None, issuers: None };
+        let mut issuing = Self {
+            issued: HashMap::new(),
+            names: Vec::new(),
+            keeper: None,
+            issuers: None,
+            obtained: None,
+        };
         issuing.adopt(prepared);
         issuing
     }
@@ -100,13 +107,29 @@ impl Issuing {
         managed(config, autocert, by_hand, now).names != self.names
     }
 
+    /// The certificate that was obtained, with the one whose place it takes.
+    pub fn take(&mut self) -> Option<(Option<Arc<Certified>>, Arc<Certified>)> {
+        self.obtained.take()
+    }
+
+    /// Has a certificate replaced that its issuer has revoked.
+    pub fn is_revoked(&self, certified: &Arc<Certified>, key_compromise: bool) {
+        let (Some(keeper), Some(leaf)) = (&self.keeper, certified.key.cert.first()) else { return };
+        let names = self.issued.iter().filter(|(_, issued)| issued.key.cert.first() == Some(leaf));
+        for (name, _) in names {
+            let (name, leaf) = (name.clone(), leaf.clone().into_owned());
+            let _ = keeper.commands.send(Command::Revoked { name, leaf, key_compromise });
+        }
+    }
+
     /// Waits until a certificate is obtained, and takes it. May be dropped and called again.
     pub async fn changed(&mut self) {
         match &mut self.keeper {
             Some(keeper) => match keeper.news.recv().await {
                 Some(News { name, certified }) => {
                     if self.names.binary_search(&name).is_ok() {
-                        self.issued.insert(name, certified);
+                        let before = self.issued.insert(name, certified.clone());
+                        self.obtained = Some((before, certified));
                     }
                 }
                 None => std::future::pending().await,

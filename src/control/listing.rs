@@ -1,6 +1,6 @@
 //! Which certificate serves each name, and which rule chose it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -10,12 +10,18 @@ use crate::name::Pattern;
 use crate::snapshot::KeyKind;
 
 use super::autocert::status::Status;
-use super::certified::{Certified, Source};
+use super::certified::{Certified, Identity, Source};
 use super::precedence::Index;
 
 /// A row for each name: those of certificates by hand, of the local CA, and those that autocert manages, whose
 /// rows bring along what is next.
-pub fn listing(certified: &[Arc<Certified>], managed: Vec<Status>, now: Moment) -> Vec<Status> {
+/// `staples` says what is known of theirs.
+pub fn listing(
+    certified: &[Arc<Certified>],
+    managed: Vec<Status>,
+    staples: &HashMap<Identity, String>,
+    now: Moment,
+) -> Vec<Status> {
     let mut managed: BTreeMap<String, Status> =
         managed.into_iter().map(|status| (status.name.clone(), status)).collect();
     let patterns: BTreeSet<Pattern> = certified
@@ -32,7 +38,10 @@ pub fn listing(certified: &[Arc<Certified>], managed: Vec<Status>, now: Moment) 
             let is_managed = status.next.is_some();
             let status = Status { name, ..status };
             match index.serving(pattern, now) {
-                Some(certified) => describe(status, certified, is_managed, now),
+                Some(certified) => {
+                    let staple = staples.get(&certified.identity()).cloned();
+                    describe(Status { staple, ..status }, certified, is_managed, now)
+                }
                 None => Status {
                     served: "none".into(),
                     why: "no certificate yet; clients are refused".into(),
@@ -116,7 +125,7 @@ mod tests {
         };
         let managed = || vec![next("b.example"), next("c.example"), next("d.example")];
         let rows = |now| -> Vec<(String, String)> {
-            let rows = listing(&all, managed(), now);
+            let rows = listing(&all, managed(), &HashMap::new(), now);
             rows.into_iter().map(|row| (row.name, row.served)).collect()
         };
         let expected = |rows: [(&str, &str); 6]| rows.map(|(a, b)| (a.to_owned(), b.to_owned()));

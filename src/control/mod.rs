@@ -1,5 +1,6 @@
 //! The control plane: one low-priority thread that learns, stores, and publishes.
 
+mod addresses;
 pub mod admin;
 mod answers;
 pub mod autocert;
@@ -21,6 +22,8 @@ pub mod reload;
 pub mod reports;
 pub mod resolver;
 pub mod staple;
+pub mod staples;
+pub mod stapling;
 pub mod tickets;
 pub mod upstream_tls;
 pub mod upstreams;

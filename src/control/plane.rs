@@ -25,6 +25,7 @@ use super::prepare::{Mode, Prepared, prepare};
 use super::publisher::Publisher;
 use super::reload;
 use super::resolver::Resolver;
+use super::stapling::{Meaning, Occasion, Stapling};
 use super::tickets::Rotation;
 use super::upstreams::{Slots, names, resolved};
 
@@ -43,6 +44,7 @@ pub struct Plane {
     slots: Slots,
     publisher: Publisher,
     issuing: Issuing,
+    stapling: Stapling,
     admin: Option<Admin>,
     rotation: Rotation,
     next_look: Instant,
@@ -62,6 +64,8 @@ pub enum Due {
     PublishUpstreams,
     /// A certificate was obtained.
     PublishCertificates,
+    /// Something is known of a staple.
+    PublishStaple,
     /// Somebody asks at the admin socket.
     Answer,
 }
@@ -80,9 +84,12 @@ impl Plane {
         let now = clock::steady();
         let (resolver, mut slots) = (Resolver::default(), Slots::default());
         let issuing = Issuing::new(prepared.autocert.as_deref());
+        let mut stapling = Stapling::default();
+        let occasion = Occasion::Beginning { threads };
+        adopt(&mut stapling, &config, &prepared, &issuing, occasion, Moment::now());
         let publisher = Publisher::start(
             prepared.settings.clone(),
-            all_choices(&prepared, &issuing, Moment::now()),
+            all_choices(&prepared, &issuing, &stapling, Moment::now()),
             prepared.routes.clone(),
             resolved(&prepared.upstreams, &resolver, &mut slots),
             TicketKeys::first(config.ticket_rotation)?,
@@ -98,6 +105,7 @@ impl Plane {
             slots,
             publisher,
             issuing,
+            stapling,
             admin: None,
             next_look: now + LOOK_EVERY,
             looked: Moment::now(),
@@ -134,6 +142,7 @@ impl Plane {
             () = self.resolver.changed() => Due::PublishUpstreams,
             () = self.looking.ended() => Due::PublishFiles,
             () = self.issuing.changed() => Due::PublishCertificates,
+            () = self.stapling.changed() => Due::PublishStaple,
             () = asked(&mut self.admin) => Due::Answer,
         }
     }
@@ -148,8 +157,8 @@ impl Plane {
 
     fn answer(&mut self) {
         if let Some(asked) = self.admin.as_mut().and_then(Admin::take) {
-            let all = all_certified(&self.prepared, &self.issuing);
-            answer(asked, self.issuing.commands().cloned(), all);
+            let all = self.stapling.dress_all(all_certified(&self.prepared, &self.issuing));
+            answer(asked, self.issuing.commands().cloned(), all, self.stapling.states());
         }
     }
 
@@ -158,6 +167,7 @@ impl Plane {
         let has_plain_listener = self.config.http_redirect_addr.is_some();
         let autocert = self.prepared.autocert.as_deref();
         self.issuing.assign(autocert, &self.publisher, has_plain_listener);
+        self.stapling.start();
     }
 
     fn next_by_the_clock(&self) -> (Instant, Due) {
@@ -185,7 +195,8 @@ impl Plane {
             ),
             Due::PublishFiles => self.publish_files(),
             Due::PublishUpstreams => self.publish_upstreams(),
-            Due::PublishCertificates => drop(self.publish_certificates(Moment::now())),
+            Due::PublishCertificates => self.publish_issued(),
+            Due::PublishStaple => self.publish_staple(),
             Due::Answer => self.answer(),
         }
     }
@@ -213,10 +224,16 @@ impl Plane {
         // New names are resolved before routes to them are published.
         self.resolver.want(names(&prepared.upstreams), clock::steady());
         self.resolver.settle().await;
+        let now = Moment::now();
+        let before = all_certified(&self.prepared, &self.issuing);
         self.issuing.adopt(prepared.autocert.as_deref());
+        let after = all_certified(&prepared, &self.issuing);
+        let occasion = Occasion::Beginning { threads: self.threads };
+        self.stapling.succeed(&before, &after, now);
+        adopt(&mut self.stapling, &config, &prepared, &self.issuing, occasion, now);
         let changed = self.publisher.configuration(
             prepared.settings.clone(),
-            all_choices(&prepared, &self.issuing, Moment::now()),
+            all_choices(&prepared, &self.issuing, &self.stapling, now),
             prepared.routes.clone(),
             resolved(&prepared.upstreams, &self.resolver, &mut self.slots),
         );
@@ -247,7 +264,38 @@ impl Plane {
     }
 
     fn publish_certificates(&mut self, now: Moment) -> usize {
-        self.publisher.certificates(all_choices(&self.prepared, &self.issuing, now))
+        let chosen = all_choices(&self.prepared, &self.issuing, &self.stapling, now);
+        self.publisher.certificates(chosen)
+    }
+
+    /// Tells the stapling what certificates there are.
+    fn adopt(&mut self, now: Moment) {
+        let Self { stapling, config, prepared, issuing, .. } = self;
+        adopt(stapling, config, prepared, issuing, Occasion::Change, now);
+        self.stapling.start();
+    }
+
+    fn publish_issued(&mut self) {
+        let now = Moment::now();
+        if let Some((before, after)) = self.issuing.take() {
+            self.stapling.succeed(before.as_slice(), &[after], now);
+        }
+        self.adopt(now);
+        self.publish_certificates(now);
+    }
+
+    fn publish_staple(&mut self) {
+        match self.stapling.take() {
+            Meaning::Nothing => {}
+            Meaning::Restapled { before, after } => {
+                self.publisher.restaple(&after.patterns, &before.key, &after.key);
+            }
+            Meaning::ChooseAnew => drop(self.publish_certificates(Moment::now())),
+            Meaning::Revoked(certified, revoked) => {
+                self.issuing.is_revoked(&certified, revoked.key_compromise);
+                self.publish_certificates(Moment::now());
+            }
+        }
     }
 
     fn publish_upstreams(&mut self) {
@@ -264,13 +312,16 @@ impl Plane {
         let (patterns, news) = news(&self.prepared.inventory, &inventory, &changes, now);
         // Between two events nobody else has it.
         let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
-        prepared.by_hand = inventory.certified();
+        let before = std::mem::replace(&mut prepared.by_hand, inventory.certified());
         prepared.inventory = inventory;
+        self.stapling.succeed(&before, &self.prepared.by_hand, now);
+        self.adopt(now);
         if !self.issuing.issued().is_empty() {
             // A wildcard among them may win over names that are issued.
             self.publish_certificates(now);
         } else if !patterns.is_empty() {
-            let all = all_certified(&self.prepared, &self.issuing);
+            let mut all = self.stapling.dress_all(all_certified(&self.prepared, &self.issuing));
+            all.extend_from_slice(self.stapling.outgoing());
             let chosen = choices_for(&patterns, &all, now);
             self.publisher.some_certificates(chosen);
         }
@@ -322,6 +373,7 @@ impl Plane {
                 if taken_over {
                     self.issuing.adopt(self.prepared.autocert.as_deref());
                     self.start_issuing();
+                    self.adopt(now);
                 }
                 let changed = self.publish_certificates(now);
                 if !taken_over {
@@ -397,16 +449,37 @@ async fn asked(admin: &mut Option<Admin>) {
 fn all_choices(
     prepared: &Prepared,
     issuing: &Issuing,
+    stapling: &Stapling,
     now: Moment,
 ) -> HashMap<Pattern, CertificateChoice> {
-    let covering = Covering::of_valid(&prepared.by_hand, now);
+    let by_hand = stapling.dress_all(prepared.by_hand.clone());
+    let covering = Covering::of_fit(&by_hand, now);
     // An exact name is found before a wildcard, and one by hand wins, exact or wildcard.
     let issued = issuing.issued().iter();
     let issued = issued.filter(|(name, _)| !covering.covers(&Pattern::Exact((*name).clone())));
-    let issued = issued.map(|(_, certified)| certified);
-    let all: Vec<_> =
-        prepared.by_hand.iter().chain(issued).chain(&prepared.local).cloned().collect();
+    let issued = issued.map(|(_, certified)| certified.clone());
+    let issued = stapling.dress_all(issued.collect());
+    let others = issued.iter().chain(&prepared.local).chain(stapling.outgoing());
+    let all: Vec<_> = by_hand.iter().chain(others).cloned().collect();
     choices(&all, now)
+}
+
+/// Tells the stapling of every certificate that it may be about.
+fn adopt(
+    stapling: &mut Stapling,
+    config: &Config,
+    prepared: &Prepared,
+    issuing: &Issuing,
+    occasion: Occasion,
+    now: Moment,
+) {
+    let issued = issuing.issued().values();
+    let all: Vec<_> = prepared.by_hand.iter().chain(issued).cloned().collect();
+    // What is trusted when talking to a CA is trusted as an issuer too.
+    let issuers = prepared.autocert.iter().flat_map(|autocert| &autocert.issuers);
+    let pems: Vec<&[u8]> = issuers.map(|issuer| issuer.trusted_roots.as_slice()).collect();
+    let roots = pems.join(&b'\n');
+    stapling.adopt(config.stapling.as_ref(), &roots, &all, occasion, now);
 }
 
 /// Every certificate that there is, in the order of precedence.

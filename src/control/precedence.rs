@@ -10,8 +10,8 @@ use crate::snapshot::{CertificateChoice, KeyKind};
 use super::certified::{Certified, Source};
 
 /// For each pattern the best certified key on an elliptic curve and the best with RSA. Of equals the one
-/// that comes first stays. What is not in force is left out where something else is: the other kind of
-/// key, or a wildcard above an exact name.
+/// that comes first stays. What is not in force, or lacks the staple that it must have, is left out where
+/// something better is there: the other kind of key, or a wildcard above an exact name.
 pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, CertificateChoice> {
     let mut best: HashMap<&Pattern, Best<'_>> = HashMap::with_capacity(all.len());
     for certified in all {
@@ -24,18 +24,17 @@ pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, Certific
             }
         }
     }
-    let valid_wildcards: HashSet<&str> = best
+    let wildcards: HashMap<&str, Fitness> = best
         .iter()
-        .filter(|(_, best)| best.is_valid(now))
-        .filter_map(|(pattern, _)| match pattern {
-            Pattern::Wildcard(parent) => Some(parent.as_str()),
+        .filter_map(|(pattern, best)| match pattern {
+            Pattern::Wildcard(parent) => Some((parent.as_str(), best.fitness(now))),
             Pattern::Exact(_) | Pattern::Any => None,
         })
         .collect();
     let stands = |pattern: &Pattern, best: &Best<'_>| match pattern {
         Pattern::Exact(name) => {
-            let parent = parent_of(name.as_str());
-            best.is_valid(now) || !parent.is_some_and(|parent| valid_wildcards.contains(parent))
+            let above = parent_of(name.as_str()).and_then(|parent| wildcards.get(parent));
+            above.is_none_or(|above| *above <= best.fitness(now))
         }
         Pattern::Wildcard(_) | Pattern::Any => true,
     };
@@ -127,16 +126,33 @@ struct Best<'a> {
     rsa: Option<&'a Certified>,
 }
 
+/// How well a certified key would serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fitness {
+    NotInForce,
+    /// Clients that know must-staple refuse it (RFC 7633 §4.3.1), others do not.
+    LacksStaple,
+    Fit,
+}
+
+fn fitness(certified: &Certified, now: Moment) -> Fitness {
+    match () {
+        () if !certified.is_valid(now) => Fitness::NotInForce,
+        () if certified.lacks_staple() => Fitness::LacksStaple,
+        () => Fitness::Fit,
+    }
+}
+
 impl Best<'_> {
-    fn is_valid(&self, now: Moment) -> bool {
-        let both = [self.elliptic, self.rsa];
-        both.into_iter().flatten().any(|certified| certified.is_valid(now))
+    fn fitness(&self, now: Moment) -> Fitness {
+        let both = [self.elliptic, self.rsa].into_iter().flatten();
+        both.map(|certified| fitness(certified, now)).max().unwrap_or(Fitness::NotInForce)
     }
 
     fn choice(&self, now: Moment) -> CertificateChoice {
         // A client that could verify both would be given the elliptic one, be it over or not.
-        let any_valid = self.is_valid(now);
-        let stands = |certified: &&Certified| !any_valid || certified.is_valid(now);
+        let best = self.fitness(now);
+        let stands = |certified: &&Certified| fitness(certified, now) == best;
         CertificateChoice {
             elliptic: self
                 .elliptic
@@ -147,13 +163,13 @@ impl Best<'_> {
     }
 }
 
-/// The greater one is served: in force before not, by hand before an issuer's before the local CA's, a curve
+/// The greater one is served: in force and with the staple that it must have before not, by hand before an issuer's before the local CA's, a curve
 /// that every client knows before others, then the one that lasts longer. (Certificates found in the
 /// system's directories will stand between by hand and issued.)
 ///
 /// So a valid leaf of the local CA would beat an expired one by hand. That does not arise, since the local
 /// CA issues only for names that nothing by hand covers.
-fn rank(certified: &Certified, now: Moment) -> (bool, u8, bool, Moment) {
+fn rank(certified: &Certified, now: Moment) -> (Fitness, u8, bool, Moment) {
     let by_hand = match certified.source {
         Source::ByHand { .. } => 2,
         Source::Issued { .. } => 1,
@@ -161,7 +177,7 @@ fn rank(certified: &Certified, now: Moment) -> (bool, u8, bool, Moment) {
     };
     // Browsers verify neither Ed25519 nor P-521.
     let common = !matches!(certified.kind, KeyKind::Ed25519 | KeyKind::EcdsaP521);
-    (certified.is_valid(now), by_hand, common, certified.not_after)
+    (fitness(certified, now), by_hand, common, certified.not_after)
 }
 
 /// The patterns whose choice differs, with the new one; `None` where there is none any more.
@@ -218,9 +234,9 @@ impl<'a> Covering<'a> {
         covering
     }
 
-    /// The same for those that are in force.
-    pub fn of_valid(all: &'a [Arc<Certified>], now: Moment) -> Self {
-        Self::of(all.iter().filter(|certified| certified.is_valid(now)))
+    /// The same for those that are in force and lack no staple.
+    pub fn of_fit(all: &'a [Arc<Certified>], now: Moment) -> Self {
+        Self::of(all.iter().filter(|certified| fitness(certified, now) == Fitness::Fit))
     }
 
     /// Whether one of them covers every name of the pattern, be it valid or expired. Nothing covers `*`,

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustls::sign::CertifiedKey;
+
 use crate::name::{Pattern, ServerName};
 use crate::snapshot::{
     Cell, CertificateChoice, Certificates, ChallengeAnswer, Challenges, EdgeSettings, Routes,
@@ -101,6 +103,38 @@ impl Publisher {
     /// Publishes another choice for one pattern, or none.
     pub fn certificate(&mut self, pattern: Pattern, choice: Option<CertificateChoice>) {
         self.some_certificates(vec![(pattern, choice)]);
+    }
+
+    /// Publishes another staple for a certified key, or none, wherever that key is served. Costs what its names
+    /// cost, however many others there are.
+    pub fn restaple(
+        &mut self,
+        patterns: &[Pattern],
+        before: &Arc<CertifiedKey>,
+        after: &Arc<CertifiedKey>,
+    ) {
+        let mut changes = Vec::new();
+        {
+            let next = self.in_force();
+            for pattern in patterns {
+                let Some(standing) = next.choices.get(pattern) else { continue };
+                let mut choice = standing.clone();
+                let elliptic = choice.elliptic.as_mut().map(|(_, key)| key);
+                let mut is_served = false;
+                for key in elliptic.into_iter().chain(choice.rsa.as_mut()) {
+                    if Arc::ptr_eq(key, before) {
+                        *key = after.clone();
+                        is_served = true;
+                    }
+                }
+                if is_served {
+                    changes.push((pattern.clone(), Some(choice)));
+                }
+            }
+        }
+        if !changes.is_empty() {
+            self.some_certificates(changes);
+        }
     }
 
     /// Publishes new addresses of upstreams, if they are new.

@@ -1,5 +1,7 @@
 //! `ringgate certs`: asks the running process, or the store if there is none.
 
+use std::collections::HashMap;
+
 use crate::cli::Certs;
 use crate::clock::Moment;
 use crate::config::Config;
@@ -60,7 +62,7 @@ fn stored(config: &Config) -> Result<Vec<Status>, Failure> {
             managed.push(status);
         }
     }
-    Ok(listing(&all, managed, now))
+    Ok(listing(&all, managed, &HashMap::new(), now))
 }
 
 /// For people: a line for each name, and another where something is wrong.
@@ -77,14 +79,16 @@ fn table(rows: &[Status]) -> String {
             row.name.clone(),
             text(&row.key_type),
             text(&row.not_after),
+            text(&row.staple),
             next,
             text(&row.issuer),
             served,
         ]
     };
-    let heads = ["NAME", "KEY", "NOT AFTER", "NEXT", "ISSUER", "SERVED"].map(str::to_owned);
+    let heads =
+        ["NAME", "KEY", "NOT AFTER", "STAPLE", "NEXT", "ISSUER", "SERVED"].map(str::to_owned);
     let all: Vec<_> = std::iter::once(heads).chain(rows.iter().map(cells)).collect();
-    let mut widths = [0; 6];
+    let mut widths = [0; 7];
     for row in &all {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());

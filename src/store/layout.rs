@@ -124,6 +124,22 @@ pub fn challenge_token(issuer_key: &str, name: &str) -> String {
     format!("{}/{}.json", challenge_tokens(issuer_key), safe(name))
 }
 
+/// The staple of a certificate: by the first name in its leaf, if it has one, and a hash of its chain's PEM.
+pub fn staple(first_name: Option<&str>, chain_hash: u32) -> String {
+    match first_name {
+        Some(name) => format!("{STAPLES}/{}-{chain_hash:x}", safe(name)),
+        None => format!("{STAPLES}/{chain_hash:x}"),
+    }
+}
+
+const STAPLES: &str = "ocsp";
+
+/// FNV-1a of 32 bits, which CertMagic names staples by.
+pub fn fnv1a(bytes: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.iter().fold(0x811c_9dc5, step)
+}
+
 /// A name that says what became of an object: ours was put in its place.
 pub fn set_aside(name: &str, unix_seconds: i64) -> String {
     format!("{name}.set-aside-by-ringgate-{unix_seconds}")
@@ -167,6 +183,16 @@ mod tests {
         assert_eq!(account_of_folder("ca", "ops_plus_tls@x.com"), with);
         assert_eq!(account("ca", "").metadata, "acme/ca/users/default/default.json");
         assert_eq!(account_of_folder("ca", "default"), account("ca", ""));
+    }
+
+    #[test]
+    fn staples_are_named_for_their_chain() {
+        // The published test vectors of FNV-1a.
+        for (text, hash) in [("", 0x811c_9dc5), ("a", 0xe40c_292c), ("foobar", 0xbf9c_f968)] {
+            assert_eq!(fnv1a(text.as_bytes()), hash, "{text:?}");
+        }
+        assert_eq!(staple(Some("*.A.example"), 0xb), "ocsp/wildcard_.a.example-b");
+        assert_eq!(staple(None, 0xb), "ocsp/b");
     }
 
     #[test]

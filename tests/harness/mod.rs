@@ -9,6 +9,7 @@ mod client;
 mod haproxy;
 pub mod http;
 mod nginx;
+pub mod ocsp;
 mod pebble;
 mod ringgate;
 

@@ -122,7 +122,7 @@ impl AcmeHttp {
         })?;
         note(Answer {
             status: answer.status().as_u16(),
-            retry_after: retry_after(answer.headers(), Moment::now()),
+            retry_after: retry_after_at(answer.headers(), Moment::now()),
             location: text_of(answer.headers(), &LOCATION),
         });
         check_form(&uri.to_string(), &answer)?;
@@ -164,8 +164,13 @@ fn text_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
+/// When an answer that was received just now allows to ask again.
+pub fn retry_after(headers: &HeaderMap) -> Option<Moment> {
+    retry_after_at(headers, Moment::now())
+}
+
 /// RFC 9110 §10.2.3: seconds or a date. Pure.
-fn retry_after(headers: &HeaderMap, now: Moment) -> Option<Moment> {
+fn retry_after_at(headers: &HeaderMap, now: Moment) -> Option<Moment> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(now.plus(Duration::from_secs(seconds)));
@@ -243,7 +248,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, text.parse().unwrap());
-            let found = retry_after(&headers, now).map(Moment::unix_seconds);
+            let found = retry_after_at(&headers, now).map(Moment::unix_seconds);
             assert_eq!(found, expected, "{text}");
         }
     }

@@ -11,7 +11,7 @@ use instant_acme::RevocationReason;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::clock::Moment;
 use crate::name::ServerName;
@@ -65,6 +65,12 @@ pub enum Command {
         name: ServerName,
         reason: RevocationReason,
         reply: Reply,
+    },
+    /// The issuer has revoked this certificate: it is replaced at once.
+    Revoked {
+        name: ServerName,
+        leaf: CertificateDer<'static>,
+        key_compromise: bool,
     },
 }
 
@@ -179,6 +185,9 @@ impl Keeper {
                 }
             }
             Command::Revoke { name, reason, reply } => self.revoke(name, reason, reply),
+            Command::Revoked { name, leaf, key_compromise } => {
+                self.learn_revoked(name, leaf, key_compromise);
+            }
         }
     }
 
@@ -219,6 +228,35 @@ impl Keeper {
             }
             Err(why) => drop(reply.send(Err(why))),
         }
+    }
+
+    /// Begins to note that the issuer has revoked a certificate.
+    fn learn_revoked(
+        &mut self,
+        name: ServerName,
+        leaf: CertificateDer<'static>,
+        key_compromise: bool,
+    ) {
+        let Some(assigned) = &self.assigned else { return };
+        let serving = assigned.entries.get(&name).and_then(|entry| entry.dossier.serving());
+        let Some(known) = serving.filter(|known| !known.is_revoked()) else { return };
+        // More than that wait for the next time that their responders say so.
+        if self.revoking.len() >= REVOCATIONS_AT_ONCE {
+            return;
+        }
+        let (store, issuer) = (assigned.issuers.store.clone(), known.record.issuer.clone());
+        let reason = match key_compromise {
+            true => RevocationReason::KeyCompromise,
+            false => RevocationReason::Unspecified,
+        };
+        self.revoking.spawn(async move {
+            let outcome = revocation::note(&store, &issuer, &name, &leaf, &reason).await;
+            if let Err(failed) = &outcome {
+                warn!(%name, %failed, "its certificate is revoked, which could not be stored");
+            }
+            let (reply, _) = oneshot::channel();
+            Done::Revoked { name, issuer, reason, leaf, outcome, reply }
+        });
     }
 
     fn assign(&mut self, issuers: Arc<Issuers>, names: Vec<(ServerName, Dossier)>) {

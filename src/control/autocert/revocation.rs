@@ -51,6 +51,33 @@ pub async fn revoke(
     .await
 }
 
+/// Stores that the issuer has revoked this certificate, if it has not been replaced meanwhile.
+///
+/// # Errors
+/// If the store does not take it; the issuer's responder says it again.
+pub async fn note(
+    store: &Arc<dyn Store>,
+    issuer: &str,
+    name: &ServerName,
+    leaf: &CertificateDer<'static>,
+    reason: &RevocationReason,
+) -> Result<(), Failed> {
+    let lock = Held::take(store, layout::issue_lock(name.as_str())).await?;
+    let read = {
+        let (store, issuer, text) = (store.clone(), issuer.to_owned(), name.clone());
+        blocking(move || stored::read(&*store, &issuer, &text)).await.map_err(disk)
+    };
+    let outcome = match read {
+        Ok(mut known) => match mark(&mut known, leaf, reason) {
+            true => writes::commit(store, Some(&lock), &mut known).await.map_err(disk),
+            false => Ok(()),
+        },
+        Err(failed) => Err(failed),
+    };
+    lock.release().await;
+    outcome
+}
+
 /// The lock of the name, waited for as long as whoever asked waits.
 async fn lock(
     store: &Arc<dyn Store>,

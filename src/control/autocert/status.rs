@@ -17,6 +17,9 @@ pub struct Status {
     pub not_after: Option<String>,
     /// In hexadecimal, as CAs show it.
     pub serial: Option<String>,
+    /// What is known of its staple; nothing where there is none to be had.
+    #[serde(default)]
+    pub staple: Option<String>,
     pub next: Option<String>,
     pub next_at: Option<String>,
     pub error: Option<String>,

@@ -53,6 +53,11 @@ impl Known {
         self.record.certificate.as_ref().is_some_and(|certificate| certificate.obtained.is_some())
     }
 
+    /// Whether the issuer has taken the certificate back.
+    pub fn is_revoked(&self) -> bool {
+        self.record.certificate.as_ref().is_some_and(|certificate| certificate.revoked)
+    }
+
     /// The dates that decisions are made from.
     pub fn validity(&self) -> Option<Validity> {
         let certified = self.certified.as_ref()?;

@@ -1,29 +1,32 @@
-//! One HTTPS exchange with a CA: a deadline over all of it, a bounded body, and errors that say which step
-//! failed.
+//! One HTTP exchange with a CA or a responder: a deadline over all of it, a bounded body, and errors that say
+//! which step failed.
 //!
 //! Each exchange has a connection of its own. An idle one that the server closes just then would turn a
 //! request that was never sent into an answer that may have been lost.
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::autocert::Proxy;
+
+use super::super::addresses::{self, Vouched};
 
 /// From resolving the name to the last byte. Let's Encrypt answers within a second; a loaded private CA
 /// that signs with an HSM within ten.
@@ -56,14 +59,30 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
-/// How to reach CAs: which roots to trust, and through which proxy.
+/// How to reach CAs and responders: which roots to trust, and through which proxies.
 #[derive(Clone)]
 pub struct Transport {
     tls: Arc<ClientConfig>,
     proxy: Option<Proxy>,
+    /// For plain http.
+    http_proxy: Option<Proxy>,
     #[cfg(feature = "simulation")]
     simulated: Option<Arc<dyn super::simulated::Exchange>>,
 }
+
+/// What an exchange may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub timeout: Duration,
+    pub longest_body: usize,
+    /// Who vouches for the URL that somebody's certificate names: plain http will do, and some addresses are
+    /// refused. `None` for one that is configured.
+    pub vouched: Option<Vouched>,
+}
+
+/// An exchange with a CA.
+const WITH_A_CA: Bounds =
+    Bounds { timeout: EXCHANGE_TIMEOUT, longest_body: LONGEST_BODY, vouched: None };
 
 impl Transport {
     /// Trusts the system's roots and those of `extra_roots`, which is PEM. Also returns what was wrong with
@@ -93,10 +112,14 @@ impl Transport {
         if roots.is_empty() {
             return Err(notes.join("; "));
         }
-        Ok((Self::trusting(roots, proxy)?, notes))
+        Ok((Self::over(roots, proxy)?, notes))
     }
 
-    fn trusting(roots: RootCertStore, proxy: Option<Proxy>) -> Result<Self, String> {
+    /// Trusts these roots; none are needed where all that is asked for is signed and fetched by plain http.
+    ///
+    /// # Errors
+    /// If the crypto library has no TLS.
+    pub fn over(roots: RootCertStore, proxy: Option<Proxy>) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -107,6 +130,7 @@ impl Transport {
         Ok(Self {
             tls: Arc::new(tls),
             proxy,
+            http_proxy: None,
             #[cfg(feature = "simulation")]
             simulated: None,
         })
@@ -118,98 +142,160 @@ impl Transport {
     /// If TLS cannot be set up at all.
     #[cfg(feature = "simulation")]
     pub fn simulated(ca: Arc<dyn super::simulated::Exchange>) -> Result<Self, String> {
-        Ok(Self { simulated: Some(ca), ..Self::trusting(RootCertStore::empty(), None)? })
+        Ok(Self { simulated: Some(ca), ..Self::over(RootCertStore::empty(), None)? })
+    }
+
+    /// The same with a proxy for plain http.
+    pub fn with_http_proxy(mut self, proxy: Option<Proxy>) -> Self {
+        self.http_proxy = proxy;
+        self
     }
 
     /// Sends a request to an absolute https URL and receives all of the answer.
     pub async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Trouble> {
+        self.exchange_within(&WITH_A_CA, request).await
+    }
+
+    /// The same within these bounds.
+    pub async fn exchange_within(
+        &self,
+        bounds: &Bounds,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, Trouble> {
         let host = request.uri().host().unwrap_or_default().to_owned();
-        match tokio::time::timeout(EXCHANGE_TIMEOUT, self.exchange_in_time(request)).await {
+        match tokio::time::timeout(bounds.timeout, self.exchange_in_time(bounds, request)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Trouble::new(format!(
-                "{host} did not answer within {} s",
-                EXCHANGE_TIMEOUT.as_secs()
-            ))),
+            Err(_) => {
+                let seconds = bounds.timeout.as_secs();
+                Err(Trouble::new(format!("{host} did not answer within {seconds} s")))
+            }
         }
     }
 
-    async fn exchange_in_time(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Trouble> {
+    async fn exchange_in_time(
+        &self,
+        bounds: &Bounds,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, Trouble> {
         #[cfg(feature = "simulation")]
         if let Some(ca) = &self.simulated {
             return ca.exchange(request).await;
         }
         let (mut parts, body) = request.into_parts();
         let uri = parts.uri.clone();
-        let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(Trouble::new(format!("{uri} is no https URL")));
+        let is_plain = match uri.scheme_str() {
+            Some("https") => false,
+            Some("http") if bounds.vouched.is_some() => true,
+            _ => return Err(Trouble::new(format!("{uri} is no https URL"))),
         };
+        let authority = uri.authority().ok_or_else(|| Trouble::new(format!("{uri} is no URL")))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let port = authority.port_u16().unwrap_or(443);
+        let port = authority.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
         let place = authority.as_str();
+        let host_value = HeaderValue::from_str(place)
+            .map_err(|_| Trouble::new(format!("{place:?} is no name of a server")))?;
+        parts.headers.insert(HOST, host_value);
 
-        let tcp = self.connect(host, port).await?;
+        let proxy = if is_plain { &self.http_proxy } else { &self.proxy };
+        let proxy = proxy.as_ref().filter(|proxy| proxy.serves(host));
+        let tcp = match (proxy, is_plain) {
+            (None, _) => connect(host, port, bounds.vouched).await?,
+            (Some(proxy), _) => {
+                let named = bounds.vouched.and_then(|by| addresses::refused_name(host, by));
+                if let Some(why) = named {
+                    return Err(Trouble::new(format!("{host} {why} and is not asked")));
+                }
+                let name = if is_plain { "HTTP_PROXY" } else { "HTTPS_PROXY" };
+                let tcp = connect(&proxy.host, proxy.port, None)
+                    .await
+                    .map_err(|trouble| Trouble::new(format!("the proxy of {name}: {trouble}")))?;
+                if is_plain { tcp } else { tunnel(tcp, proxy, host, port).await? }
+            }
+        };
+        match proxy {
+            // The absolute form: a proxy is told where to (RFC 9112 §3.2.2).
+            Some(proxy) if is_plain => {
+                let credentials = proxy.credentials.as_ref().and_then(|credentials| {
+                    HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(credentials))).ok()
+                });
+                if let Some(credentials) = credentials {
+                    parts.headers.insert(PROXY_AUTHORIZATION, credentials);
+                }
+            }
+            // The origin form: HTTP/1.1 to the server itself.
+            _ => {
+                parts.uri =
+                    uri.path_and_query().map_or("/", |path| path.as_str()).parse().map_err(
+                        |error| Trouble::new(format!("{uri} cannot be asked for: {error}")),
+                    )?;
+            }
+        }
+        let request = Request::from_parts(parts, Full::new(body));
+        if is_plain {
+            return converse(tcp, place, request, bounds.longest_body).await;
+        }
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Trouble::new(format!("{host:?} is no name of a server")))?;
         let tls = TlsConnector::from(self.tls.clone())
             .connect(name, tcp)
             .await
             .map_err(|error| tls_trouble(place, &error))?;
-
-        // The origin form: HTTP/1.1 to the server itself.
-        parts.uri = uri
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
-            .parse()
-            .map_err(|error| Trouble::new(format!("{uri} cannot be asked for: {error}")))?;
-        let host_value = HeaderValue::from_str(place)
-            .map_err(|_| Trouble::new(format!("{place:?} is no name of a server")))?;
-        parts.headers.insert(HOST, host_value);
-        let request = Request::from_parts(parts, Full::new(body));
-        let failed =
-            |error: hyper::Error| Trouble::new(format!("{place} broke off: {}", innermost(&error)));
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(failed)?;
-        let answered = async {
-            let (parts, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
-            let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    Trouble::new(format!("{place} answered with more than {LONGEST_BODY} bytes"))
-                } else {
-                    Trouble::new(format!("{place} broke off in the middle of its answer: {error}"))
-                }
-            })?;
-            Ok(Response::from_parts(parts, body.to_bytes()))
-        };
-        tokio::pin!(answered);
-        // The connection ends first when the server closes it; what it sent before is still to be read.
-        tokio::select! {
-            biased;
-            outcome = &mut answered => outcome,
-            _ = connection => answered.await,
-        }
-    }
-
-    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Trouble> {
-        match self.proxy.as_ref().filter(|proxy| proxy.serves(host)) {
-            None => connect(host, port).await,
-            Some(proxy) => {
-                let tcp = connect(&proxy.host, proxy.port).await.map_err(|trouble| {
-                    Trouble::new(format!("the proxy of HTTPS_PROXY: {trouble}"))
-                })?;
-                tunnel(tcp, proxy, host, port).await
-            }
-        }
+        converse(tls, place, request, bounds.longest_body).await
     }
 }
 
-async fn connect(host: &str, port: u16) -> Result<TcpStream, Trouble> {
+/// One request and its answer on a connection of their own.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    place: &str,
+    request: Request<Full<Bytes>>,
+    longest_body: usize,
+) -> Result<Response<Bytes>, Trouble> {
+    let failed =
+        |error: hyper::Error| Trouble::new(format!("{place} broke off: {}", innermost(&error)));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let answered = async {
+        let (parts, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+        let body = Limited::new(body, longest_body).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Trouble::new(format!("{place} answered with more than {longest_body} bytes"))
+            } else {
+                Trouble::new(format!("{place} broke off in the middle of its answer: {error}"))
+            }
+        })?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
+    };
+    tokio::pin!(answered);
+    // The connection ends first when the server closes it; what it sent before is still to be read.
+    tokio::select! {
+        biased;
+        outcome = &mut answered => outcome,
+        _ = connection => answered.await,
+    }
+}
+
+async fn connect(host: &str, port: u16, vouched: Option<Vouched>) -> Result<TcpStream, Trouble> {
+    let refused = |address: IpAddr| vouched.and_then(|by| addresses::refused(address, by));
     let addresses = tokio::net::lookup_host((host, port))
         .await
         .map_err(|error| Trouble::new(format!("{host} does not resolve: {error}")))?;
     let mut last = Trouble::new(format!("{host} resolves to no address"));
     for address in addresses {
+        if let Some(why) = refused(address.ip()) {
+            last = Trouble::new(format!("{host} ({}) {why} and is not asked", address.ip()));
+            continue;
+        }
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
+                // An address of this machine's own leads to itself as surely as loopback does.
+                let is_own = tcp.local_addr().is_ok_and(|own| own.ip() == address.ip());
+                if is_own && vouched == Some(Vouched::ByIssuer) {
+                    last = Trouble::new(format!(
+                        "{host} ({address}) is this machine itself and is not asked"
+                    ));
+                    continue;
+                }
                 // Small messages that wait for each other; without this it is only slower.
                 let _ = tcp.set_nodelay(true);
                 return Ok(tcp);

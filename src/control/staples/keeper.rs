@@ -1,0 +1,476 @@
+//! Keeps a staple for every certificate that can have one, and an eye on the lists of those that cannot.
+//!
+//! One task of the control thread with one clock: what is due next stands first in one ordered set, however
+//! many certificates there are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{self, JoinSet};
+use tracing::{debug, error, info, warn};
+
+use crate::clock::Moment;
+use crate::store::record::Class;
+
+use super::super::certified::{Certified, Identity, Source};
+use super::asking::{Answer, Means, Staple, ask};
+use super::entry::{Entry, judged};
+use super::lists::{Looked, look};
+use super::plan::{Plan, dropped_at, list_again_at};
+use super::pointers::Pointers;
+use super::responders::{Responders, Telling};
+use super::response::{Bad, Good, Revoked};
+use super::state::State;
+use super::watched_list::WatchedList;
+
+/// How often the clock is looked at though nothing is due by it: for one that jumped.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A clock that is further back than this was set back.
+const SET_BACK: Duration = Duration::from_secs(300);
+/// Lists in memory at once.
+const LISTS_AT_ONCE: usize = 2;
+
+/// A certificate to keep a staple for, with what is known of it.
+pub struct Watched {
+    pub certified: Arc<Certified>,
+    pub good: Option<Good>,
+    pub state: State,
+}
+
+/// What the keeper is to do.
+pub struct Watch {
+    pub gone: Vec<Identity>,
+    pub new: Vec<Watched>,
+    /// An operator has reloaded: what failed is tried again at once.
+    pub again: bool,
+}
+
+/// What is known of a certificate's staple from now on.
+pub struct News {
+    pub identity: Identity,
+    pub certified: Arc<Certified>,
+    /// What is stapled; `None`: nothing.
+    pub staple: Option<Staple>,
+    pub state: State,
+}
+
+/// Starts the keeper. It ends when the sender is dropped.
+pub fn start(means: Means) -> (mpsc::UnboundedSender<Watch>, mpsc::UnboundedReceiver<News>) {
+    let (sender, commands) = mpsc::unbounded_channel();
+    let (news, receiver) = mpsc::unbounded_channel();
+    let keeper = Keeper {
+        means,
+        commands,
+        news,
+        entries: HashMap::new(),
+        lists: HashMap::new(),
+        due: BTreeSet::new(),
+        responders: Responders::default(),
+        lists_at_work: 0,
+        working: JoinSet::new(),
+        workers: HashMap::new(),
+        looked: Moment::now(),
+    };
+    tokio::spawn(keeper.run());
+    (sender, receiver)
+}
+
+/// What is due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Task {
+    Staple(Identity),
+    List(Arc<str>),
+}
+
+enum Done {
+    Asked { identity: Identity, answer: Answer, by_post: bool },
+    Looked { url: Arc<str>, looked: Looked },
+}
+
+struct Keeper {
+    means: Means,
+    commands: mpsc::UnboundedReceiver<Watch>,
+    news: mpsc::UnboundedSender<News>,
+    entries: HashMap<Identity, Entry>,
+    lists: HashMap<Arc<str>, WatchedList>,
+    due: BTreeSet<(Moment, Task)>,
+    responders: Responders,
+    lists_at_work: usize,
+    working: JoinSet<Done>,
+    /// Whose work each is, with the place of its responder, for the case that it panics.
+    workers: HashMap<task::Id, (Task, String)>,
+    looked: Moment,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        loop {
+            let now = Moment::now();
+            if now.plus(SET_BACK) < self.looked {
+                self.decide_all(now);
+            }
+            self.looked = now;
+            self.start_due(now);
+            let next = self.due.first().map_or(now.plus(LOOK_EVERY), |(at, _)| *at);
+            let pause = next.since(now).clamp(Duration::from_millis(200), LOOK_EVERY);
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(watch) => self.watch(watch),
+                    None => return,
+                },
+                Some(done) = self.working.join_next_with_id() => match done {
+                    Ok((id, done)) => {
+                        let work = self.workers.remove(&id);
+                        self.finish(done, work.map(|(_, place)| place).unwrap_or_default());
+                    }
+                    Err(panicked) => self.survive(&panicked),
+                },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn watch(&mut self, Watch { gone, new, again }: Watch) {
+        let now = Moment::now();
+        for identity in gone {
+            if let Some(entry) = self.entries.remove(&identity)
+                && let Some(due) = entry.due
+            {
+                self.due.remove(&(due, Task::Staple(identity)));
+            }
+            for list in self.lists.values_mut() {
+                list.members.remove(&identity);
+            }
+        }
+        for Watched { certified, good, state } in new {
+            let identity = certified.identity();
+            let named = certified.named;
+            if named.crl && !named.responder {
+                self.watch_list(&certified, now);
+            }
+            if named.responder || good.is_some() {
+                let before = self.entries.insert(identity, Entry::new(certified, good, state));
+                if let Some(due) = before.and_then(|before| before.due) {
+                    self.due.remove(&(due, Task::Staple(identity)));
+                }
+                self.decide(identity, now);
+            }
+        }
+        self.lists.retain(|url, list| {
+            let is_watched = !list.members.is_empty() || list.at_work;
+            if !is_watched {
+                self.due.remove(&(list.due, Task::List(url.clone())));
+            }
+            is_watched
+        });
+        if again {
+            self.try_again(now);
+        }
+    }
+
+    fn watch_list(&mut self, certified: &Arc<Certified>, now: Moment) {
+        let leaf = certified.key.cert.first();
+        let urls = leaf.map(|leaf| Pointers::of_der(leaf).crls).unwrap_or_default();
+        let Some(url) = urls.into_iter().next() else { return };
+        let url: Arc<str> = url.into();
+        let list = self.lists.entry(url.clone()).or_insert_with(|| WatchedList::due_at(now));
+        self.due.remove(&(list.due, Task::List(url.clone())));
+        list.add(certified.clone(), now);
+        if !list.at_work {
+            self.due.insert((list.due, Task::List(url)));
+        }
+    }
+
+    fn try_again(&mut self, now: Moment) {
+        self.responders.tell_again();
+        for entry in self.entries.values_mut() {
+            entry.attempts = Default::default();
+            entry.said = None;
+        }
+        for (url, list) in &mut self.lists {
+            if !list.at_work {
+                self.due.remove(&(list.due, Task::List(url.clone())));
+                list.again(now);
+                self.due.insert((list.due, Task::List(url.clone())));
+            }
+        }
+        self.decide_all(now);
+    }
+
+    fn decide_all(&mut self, now: Moment) {
+        let resting = self.entries.iter().filter(|(_, entry)| entry.due.is_some());
+        let resting: Vec<_> = resting.map(|(identity, _)| *identity).collect();
+        for identity in resting {
+            self.decide(identity, now);
+        }
+    }
+
+    /// Does what the plan says, or notes when to look again.
+    fn decide(&mut self, identity: Identity, now: Moment) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        if let Some(due) = entry.due.take() {
+            self.due.remove(&(due, Task::Staple(identity)));
+        }
+        match entry.plan(now) {
+            Plan::Rest { until, .. } => {
+                entry.due = Some(until);
+                self.due.insert((until, Task::Staple(identity)));
+            }
+            Plan::Ask { why } => {
+                debug!(certificate = %entry.certified, %why, "a staple is asked for");
+                self.responders.wait(&entry.place, entry.wanted_by(), identity);
+            }
+            Plan::Drop => {
+                let why = entry.attempts.last.as_ref().map(|last| last.what.clone());
+                let why = why.unwrap_or_else(|| "it was not replaced in time".into());
+                warn!("the staple of {} is dropped, for it expires: {why}", entry.certified);
+                entry.drop_staple(State::Refused(why));
+                self.tell(identity, None);
+                self.decide(identity, now);
+            }
+        }
+    }
+
+    fn start_due(&mut self, now: Moment) {
+        while let Some((at, _)) = self.due.first()
+            && *at <= now
+            && let Some((_, task)) = self.due.pop_first()
+        {
+            match task {
+                Task::Staple(identity) => {
+                    if let Some(entry) = self.entries.get_mut(&identity) {
+                        entry.due = None;
+                    }
+                    self.decide(identity, now);
+                }
+                Task::List(url) => self.start_list(url, now),
+            }
+        }
+        loop {
+            let started = self.responders.start();
+            if started.is_empty() {
+                return;
+            }
+            for (identity, place, by_post) in started {
+                self.start_asking(identity, place, by_post);
+            }
+        }
+    }
+
+    fn start_asking(&mut self, identity: Identity, place: String, by_post: bool) {
+        let Some(entry) = self.entries.get(&identity) else {
+            // Gone while it waited.
+            return self.responders.finish(&place, by_post);
+        };
+        let (means, certified) = (self.means.clone(), entry.certified.clone());
+        let standing = entry.good;
+        let spawned = self.working.spawn(async move {
+            let (answer, by_post) = ask(&means, &certified, standing, by_post).await;
+            Done::Asked { identity, answer, by_post }
+        });
+        self.workers.insert(spawned.id(), (Task::Staple(identity), place));
+    }
+
+    fn start_list(&mut self, url: Arc<str>, now: Moment) {
+        let Some(list) = self.lists.get_mut(&url) else { return };
+        if self.lists_at_work >= LISTS_AT_ONCE {
+            list.due = now.plus(Duration::from_secs(1));
+            self.due.insert((list.due, Task::List(url)));
+            return;
+        }
+        list.at_work = true;
+        self.lists_at_work += 1;
+        let (means, etag) = (self.means.clone(), list.etag.clone());
+        let members = list.members.values().cloned().collect();
+        let task = Task::List(url.clone());
+        let spawned = self.working.spawn(async move {
+            let looked = look(&means, &url, etag.as_ref(), members).await;
+            Done::Looked { url, looked }
+        });
+        self.workers.insert(spawned.id(), (task, String::new()));
+    }
+
+    fn finish(&mut self, done: Done, place: String) {
+        let now = Moment::now();
+        match done {
+            Done::Asked { identity, answer, by_post } => {
+                self.responders.finish(&place, by_post);
+                self.finish_asked(identity, &place, answer, now);
+            }
+            Done::Looked { url, looked } => self.finish_list(&url, looked, now),
+        }
+    }
+
+    fn finish_asked(&mut self, identity: Identity, place: &str, answer: Answer, now: Moment) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        let is_answered = !matches!(answer, Answer::Unanswered(_));
+        if is_answered && self.responders.answers(place) {
+            info!("the OCSP responder at {place} answers again");
+        }
+        match answer {
+            Answer::Found(staple) | Answer::Fetched(staple) if dropped_at(&staple.good) <= now => {
+                let what = format!("it expires already, on {}", staple.good.until);
+                self.refuse(identity, place, Class::Operator, &what, now);
+            }
+            Answer::Found(staple) => {
+                entry.take(staple.good, None);
+                self.good(identity, staple);
+            }
+            Answer::Fetched(staple) => {
+                entry.take(staple.good, Some(now));
+                self.good(identity, staple);
+            }
+            Answer::Bad(Bad::Revoked(revoked)) => {
+                let (class, what) = judged(&Bad::Revoked(revoked));
+                entry.fail(class, &what, None, now);
+                self.revoked(identity, revoked);
+            }
+            Answer::Bad(bad) => {
+                let (class, what) = judged(&bad);
+                self.refuse(identity, place, class, &what, now);
+            }
+            Answer::Unanswered(unanswered) => {
+                let had_none = entry.good.is_none();
+                entry.fail(Class::Unreachable, &unanswered.what, unanswered.not_before, now);
+                if self.responders.is_silent(place, &unanswered.what) {
+                    let what = &unanswered.what;
+                    warn!(
+                        "no staple from the OCSP responder at {place}: {what}; it is asked again"
+                    );
+                }
+                if had_none {
+                    self.tell(identity, None);
+                }
+            }
+        }
+        self.decide(identity, now);
+    }
+
+    fn good(&mut self, identity: Identity, staple: Staple) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        let until = staple.good.until;
+        match entry.said.take() {
+            Some(_) => info!("the staple of {} is good again, until {until}", entry.certified),
+            None => debug!("the staple of {} is good until {until}", entry.certified),
+        }
+        self.tell(identity, Some(staple));
+    }
+
+    fn refuse(&mut self, identity: Identity, place: &str, class: Class, what: &str, now: Moment) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        let stands = entry.good.is_some();
+        entry.fail(class, what, None, now);
+        if entry.said.replace(what.to_owned()).as_deref() != Some(what) {
+            let meanwhile = if stands { "the one before is stapled on" } else { "none is stapled" };
+            let certified = &entry.certified;
+            match self.responders.telling(place) {
+                Telling::Tell => {
+                    warn!("no staple for {certified} from {place}: {what}; {meanwhile}")
+                }
+                Telling::TellThereAreMore => warn!(
+                    "no staple for {certified} from {place}: {what}; {meanwhile}; 'ringgate certs' shows what it refuses from here on"
+                ),
+                Telling::Silent => {}
+            }
+        }
+        if !stands {
+            self.tell(identity, None);
+        }
+    }
+
+    /// The staple goes, whatever it says: the issuer says otherwise by now.
+    fn revoked(&mut self, identity: Identity, revoked: Revoked) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        let certified = entry.certified.clone();
+        entry.drop_staple(State::Revoked(revoked));
+        self.say_revoked(identity, certified, revoked);
+    }
+
+    fn say_revoked(&self, identity: Identity, certified: Arc<Certified>, revoked: Revoked) {
+        match certified.source {
+            Source::ByHand { .. } => error!(
+                "{certified} IS REVOKED by its issuer since {} and is served all the same; replace it NOW, with a new private key",
+                revoked.at
+            ),
+            Source::Issued { .. } | Source::LocalCa => warn!(
+                "{certified} is revoked by its issuer since {}; it is replaced at once",
+                revoked.at
+            ),
+        }
+        let state = State::Revoked(revoked);
+        let _ = self.news.send(News { identity, certified, staple: None, state });
+    }
+
+    fn finish_list(&mut self, url: &Arc<str>, looked: Looked, now: Moment) {
+        self.lists_at_work = self.lists_at_work.saturating_sub(1);
+        let Some(list) = self.lists.get_mut(url) else { return };
+        list.at_work = false;
+        let seed = list.seed;
+        let mut found = Vec::new();
+        let failed = match looked {
+            Looked::Same => None,
+            Looked::New { etag, next_update, revoked } => {
+                list.etag = etag;
+                list.next_update = next_update;
+                for (identity, revoked) in revoked {
+                    let member = list.members.get(&identity).cloned();
+                    found.extend(member.map(|certified| (identity, certified, revoked)));
+                }
+                None
+            }
+            Looked::Refused(what) => {
+                list.etag = None;
+                Some((Class::Operator, what, None))
+            }
+            Looked::Unanswered(unanswered) => {
+                Some((Class::Unreachable, unanswered.what, unanswered.not_before))
+            }
+        };
+        match failed {
+            None => {
+                if list.succeed(list_again_at(list.next_update, seed, now)) {
+                    info!("the revocation list {url} can be looked into again");
+                }
+            }
+            Some((class, what, not_before)) => {
+                if list.fail(class, &what, not_before, now) {
+                    warn!("the revocation list {url} says nothing: {what}; it is tried again");
+                }
+            }
+        }
+        self.due.insert((list.due, Task::List(url.clone())));
+        for (identity, certified, revoked) in found {
+            self.say_revoked(identity, certified, revoked);
+        }
+    }
+
+    fn tell(&self, identity: Identity, staple: Option<Staple>) {
+        if let Some(entry) = self.entries.get(&identity) {
+            let (certified, state) = (entry.certified.clone(), entry.state.clone());
+            let _ = self.news.send(News { identity, certified, staple, state });
+        }
+    }
+
+    /// A bug met in the work on one certificate is that certificate's misfortune alone.
+    fn survive(&mut self, panicked: &task::JoinError) {
+        error!(%panicked, "this is a bug, please report it with the log");
+        let now = Moment::now();
+        match self.workers.remove(&panicked.id()) {
+            Some((Task::Staple(identity), place)) => {
+                self.responders.finish(&place, false);
+                if let Some(entry) = self.entries.get_mut(&identity) {
+                    entry.fail(Class::Operator, "it failed by a bug of ringgate", None, now);
+                }
+                self.decide(identity, now);
+            }
+            Some((Task::List(url), _)) => {
+                let what = "it failed by a bug of ringgate".to_owned();
+                self.finish_list(&url, Looked::Refused(what), now);
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! When a staple is fetched, refreshed and dropped, and when a list is looked into again. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::store::record::Attempts;
+
+use super::super::autocert::backoff;
+use super::response::Good;
+
+/// Responses of the same minute are refreshed over this part of their life, after its half.
+const SPREAD: f64 = 0.1;
+/// So much of its life before it expires a staple is served no more, for clients whose clocks are ahead ...
+const DROPPED_BEFORE: u32 = 20;
+/// ... at most this: few clocks are further off.
+const DROPPED_BEFORE_AT_MOST: Duration = Duration::from_secs(3600);
+/// A responder that answers with what is past its half already is asked again after a part of what is left ...
+const PART_OF_REST: u32 = 4;
+/// ... and no sooner than after this part of the whole life, at most a minute.
+const APART: u32 = 20;
+const APART_AT_MOST: Duration = Duration::from_secs(60);
+/// How often an issuer's list is looked into ...
+const LIST_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// ... up to so much sooner, so that lists of one moment part ways ...
+const LIST_SPREAD: f64 = 0.1;
+/// ... and where the next list comes sooner, then; but no more often than this.
+const LIST_APART: Duration = Duration::from_secs(60);
+
+/// All that the decision about one staple is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The one that is stapled.
+    pub staple: Option<Good>,
+    /// When it was fetched; `None` for one that was found.
+    pub fetched: Option<Moment>,
+    /// A responder is named, and what it says can be checked.
+    pub can_ask: bool,
+    pub attempts: &'a Attempts,
+    /// Tells certificates from each other.
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    Rest {
+        until: Moment,
+        why: Why,
+    },
+    Ask {
+        why: Why,
+    },
+    /// It is served no more.
+    Drop,
+}
+
+/// The reason of a plan, in words for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    NoStaple,
+    HalfOfLife,
+    NotDue,
+    FailedBefore,
+    NobodyToAsk,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoStaple => "there is no staple",
+            Self::HalfOfLife => "half of the staple's life is over",
+            Self::NotDue => "the staple is not due",
+            Self::FailedBefore => "a pause after failures",
+            Self::NobodyToAsk => "there is nobody to ask",
+        })
+    }
+}
+
+/// Decides. The answer to the same facts at the same time is the same.
+pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
+    let ends = facts.staple.map(|staple| dropped_at(&staple));
+    if ends.is_some_and(|ends| ends <= now) {
+        return Plan::Drop;
+    }
+    let rest =
+        |until: Moment, why| Plan::Rest { until: ends.map_or(until, |ends| until.min(ends)), why };
+    if !facts.can_ask {
+        return rest(FAR, Why::NobodyToAsk);
+    }
+    let why = match &facts.staple {
+        None => Why::NoStaple,
+        Some(staple) => {
+            let at = refreshed_at(staple, facts.fetched, facts.seed);
+            if now < at {
+                return rest(at, Why::NotDue);
+            }
+            Why::HalfOfLife
+        }
+    };
+    let retry = backoff::due(facts.attempts, ends, None, facts.seed, now);
+    if retry > now {
+        return rest(retry, Why::FailedBefore);
+    }
+    Plan::Ask { why }
+}
+
+/// There is nothing to wait for.
+const FAR: Moment = Moment::from_unix_seconds(i64::MAX);
+
+/// When a staple is refreshed: after half of its life, a little later for some than for others.
+pub fn refreshed_at(staple: &Good, fetched: Option<Moment>, seed: u64) -> Moment {
+    let life = staple.until.since(staple.this_update);
+    let part =
+        0.5 + SPREAD * backoff::fraction(seed, staple.this_update.unix_seconds().unsigned_abs());
+    let usual = staple.this_update.plus(life.mul_f64(part));
+    let apart = (life / APART).min(APART_AT_MOST);
+    match fetched {
+        Some(fetched) if usual < fetched.plus(apart) => {
+            let rest = staple.until.since(fetched) / PART_OF_REST;
+            usual.max(fetched.plus(rest.max(apart)))
+        }
+        _ => usual,
+    }
+}
+
+/// When a staple is served no more though nothing took its place.
+pub fn dropped_at(staple: &Good) -> Moment {
+    let life = staple.until.since(staple.this_update);
+    staple
+        .until
+        .minus((life / DROPPED_BEFORE).min(DROPPED_BEFORE_AT_MOST).max(Duration::from_secs(1)))
+}
+
+/// When a list that said this is looked into again.
+pub fn list_again_at(next_update: Option<Moment>, seed: u64, now: Moment) -> Moment {
+    let turn = now.unix_seconds().unsigned_abs();
+    let daily = now.plus(LIST_EVERY.mul_f64(1.0 - LIST_SPREAD * backoff::fraction(seed, turn)));
+    let next = next_update.map_or(daily, |next| next.max(now.plus(LIST_APART)));
+    daily.min(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::record::{Class, Failure};
+    use proptest::prelude::*;
+
+    const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn staple(begun: Duration, life: Duration) -> Good {
+        let this_update = NOW.minus(begun);
+        Good { this_update, until: this_update.plus(life) }
+    }
+
+    fn failed(ago: Duration) -> Attempts {
+        let (at, what, settings) = (NOW.minus(ago), String::new(), String::new());
+        let class = Class::Unreachable;
+        let last = Failure { at, class, what, remedy: None, not_before: None, settings };
+        Attempts { failures: 6, last: Some(last), ..Attempts::default() }
+    }
+
+    #[test]
+    fn each_situation_has_its_plan_and_reason() {
+        let (none, failed) = (Attempts::default(), failed(HOUR / 60));
+        let base = Facts { staple: None, fetched: None, can_ask: true, attempts: &none, seed: 7 };
+        let with = |begun, life| Facts { staple: Some(staple(begun, life)), ..base };
+        let day = 24 * HOUR;
+        let cases: [(&str, Facts<'_>, Option<Plan>, Option<Why>); 7] = [
+            ("new", base, Some(Plan::Ask { why: Why::NoStaple }), None),
+            ("failed", Facts { attempts: &failed, ..base }, None, Some(Why::FailedBefore)),
+            ("fresh", with(HOUR, 7 * day), None, Some(Why::NotDue)),
+            ("old", with(5 * day, 7 * day), Some(Plan::Ask { why: Why::HalfOfLife }), None),
+            ("over", with(7 * day - HOUR, 7 * day), Some(Plan::Drop), None),
+            ("nobody", Facts { can_ask: false, ..base }, None, Some(Why::NobodyToAsk)),
+            (
+                "outage",
+                Facts { attempts: &failed, ..with(5 * day, 7 * day) },
+                None,
+                Some(Why::FailedBefore),
+            ),
+        ];
+        for (what, facts, plan_expected, why_expected) in cases {
+            let planned = plan(&facts, NOW);
+            if let Some(expected) = plan_expected {
+                assert_eq!(planned, expected, "{what}");
+            }
+            if let Some(expected) = why_expected {
+                assert!(
+                    matches!(planned, Plan::Rest { why, until } if why == expected && until > NOW),
+                    "{what}: {planned:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn staples_of_one_moment_are_refreshed_over_a_tenth_of_their_life() {
+        let staple = staple(Duration::ZERO, 100 * HOUR);
+        let mut found: Vec<_> =
+            (0..100).map(|seed| refreshed_at(&staple, None, seed).since(NOW)).collect();
+        found.sort_unstable();
+        assert!(found[0] >= 50 * HOUR && found[99] <= 60 * HOUR);
+        assert!(found[99] - found[0] > 8 * HOUR);
+    }
+
+    #[test]
+    fn a_responder_that_answers_with_old_responses_is_not_asked_all_the_time() {
+        let mut asked = 0;
+        let old = staple(90 * HOUR, 100 * HOUR);
+        let mut now = NOW;
+        let mut fetched = None;
+        while now < dropped_at(&old) {
+            if refreshed_at(&old, fetched, 3) <= now {
+                fetched = Some(now);
+                asked += 1;
+            }
+            now = now.plus(Duration::from_secs(30));
+        }
+        assert!((3..40).contains(&asked), "{asked}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_staple_is_refreshed_before_it_is_dropped_and_dropped_before_it_expires(
+            begun in 0u64..10_000_000, life in 2u64..10_000_000, seed in any::<u64>(),
+        ) {
+            let staple = staple(Duration::from_secs(begun), Duration::from_secs(life));
+            prop_assert!(dropped_at(&staple) < staple.until);
+            prop_assert!(refreshed_at(&staple, None, seed) <= dropped_at(&staple));
+        }
+
+        #[test]
+        fn a_plan_to_rest_ends_in_the_future(
+            begun in 0u64..10_000_000, life in 2u64..10_000_000, seed in any::<u64>(),
+            ago in 0u64..10_000_000, has_failed in any::<bool>(), can_ask in any::<bool>(),
+        ) {
+            let attempts = if has_failed { failed(Duration::from_secs(ago)) } else { Attempts::default() };
+            let staple = Some(staple(Duration::from_secs(begun), Duration::from_secs(life)));
+            let facts = Facts { staple, fetched: None, can_ask, attempts: &attempts, seed };
+            if let Plan::Rest { until, .. } = plan(&facts, NOW) {
+                prop_assert!(until > NOW);
+            }
+        }
+
+        #[test]
+        fn a_list_is_looked_into_once_a_day_or_when_the_next_one_comes(
+            next in proptest::option::of(-10_000i64..10_000_000), seed in any::<u64>(),
+        ) {
+            let next = next.map(|seconds| Moment::from_unix_seconds(NOW.unix_seconds() + seconds));
+            let again = list_again_at(next, seed, NOW);
+            prop_assert!(again >= NOW.plus(LIST_APART) && again <= NOW.plus(LIST_EVERY));
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The control plane's side of staples: which certificate is served with which, and which waits for one.
+//!
+//! A certified key is read and issued without a staple; it is dressed with one when it is published. So
+//! whatever replaces it is judged by what it is, and a staple goes with the certificate that it is for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use crate::clock::Moment;
+use crate::config;
+use crate::name::Pattern;
+use crate::store::directory::Directory;
+
+use super::autocert::transport::Transport;
+use super::certified::{Certified, Identity};
+use super::parallel::in_parallel;
+use super::staple::attach;
+use super::staples::asking::{Means, Staple, at_hand};
+use super::staples::issuer::TrustStore;
+use super::staples::keeper::{self, News, Watch, Watched};
+use super::staples::response::{Bad, Revoked};
+use super::staples::state::State;
+
+/// Which staples there are, and the keeper's leash.
+#[derive(Default)]
+pub struct Stapling {
+    /// `None`: off.
+    means: Option<Means>,
+    /// What the means were made of.
+    settings: Option<(config::stapling::Stapling, Vec<u8>)>,
+    shown: HashMap<Identity, Shown>,
+    /// What is served on until the one that takes its place has the staple that it must have.
+    outgoing: Vec<Arc<Certified>>,
+    keeper: Option<Keeper>,
+    said: Option<News>,
+    /// For a keeper that has not started yet.
+    unsent: Vec<Watch>,
+}
+
+struct Keeper {
+    watches: mpsc::UnboundedSender<Watch>,
+    news: mpsc::UnboundedReceiver<News>,
+}
+
+/// One certificate that something is known of.
+struct Shown {
+    plain: Arc<Certified>,
+    dressed: Arc<Certified>,
+    state: State,
+}
+
+/// What a piece of news means for what is served.
+pub enum Meaning {
+    /// Nothing: it is about a certificate that is gone, or changes what is said of it only.
+    Nothing,
+    /// The same certificate, with another staple or none.
+    Restapled {
+        before: Arc<Certified>,
+        after: Arc<Certified>,
+    },
+    /// Another certificate may be the one to serve.
+    ChooseAnew,
+    Revoked(Arc<Certified>, Revoked),
+}
+
+/// What to do about certificates that are new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A start or a reload: what is stored is judged before anything is served by it, and what failed is tried
+    /// again.
+    Beginning { threads: usize },
+    /// Some certificates have changed.
+    Change,
+}
+
+impl Stapling {
+    /// Takes these settings, and every certificate that there is but for those of the local CA. `roots` is PEM:
+    /// what is trusted besides the system's roots. Reads files where some certificate names somebody.
+    pub fn adopt(
+        &mut self,
+        settings: Option<&config::stapling::Stapling>,
+        roots: &[u8],
+        all: &[Arc<Certified>],
+        occasion: Occasion,
+        now: Moment,
+    ) {
+        let watched: HashMap<Identity, &Arc<Certified>> = all
+            .iter()
+            .filter(|certified| is_watched(certified))
+            .map(|certified| (certified.identity(), certified))
+            .collect();
+        self.configure(settings.filter(|_| !watched.is_empty()), roots);
+        let is_gone = |identity: &&Identity| !watched.contains_key(identity);
+        let gone: Vec<Identity> = self.shown.keys().filter(is_gone).copied().collect();
+        for identity in &gone {
+            self.shown.remove(identity);
+        }
+        let is_new = |(identity, certified): &(&Identity, &&Arc<Certified>)| {
+            let before = self.shown.get(identity);
+            before.is_none_or(|before| before.plain.key.ocsp != certified.key.ocsp)
+        };
+        let new: Vec<Arc<Certified>> =
+            watched.iter().filter(is_new).map(|(_, certified)| (*certified).clone()).collect();
+        let new = self.look_at(new, occasion, now);
+        let again = matches!(occasion, Occasion::Beginning { .. });
+        if self.means.is_some() && (again || !gone.is_empty() || !new.is_empty()) {
+            self.send(Watch { gone, new, again });
+        }
+        let lacking: HashSet<&Pattern> = all
+            .iter()
+            .filter(|certified| self.lacks_staple(certified))
+            .flat_map(|certified| &certified.patterns)
+            .collect();
+        self.outgoing.retain(|old| {
+            old.is_valid(now) && old.patterns.iter().any(|pattern| lacking.contains(pattern))
+        });
+    }
+
+    fn configure(&mut self, settings: Option<&config::stapling::Stapling>, roots: &[u8]) {
+        let settings = settings.map(|settings| (settings.clone(), roots.to_vec()));
+        if self.settings != settings {
+            self.means = settings.as_ref().and_then(|(settings, roots)| means(settings, roots));
+            self.settings = settings;
+            self.keeper = None;
+            self.unsent.clear();
+            self.shown.clear();
+        }
+    }
+
+    /// Judges what is at hand for each of these, and remembers it.
+    fn look_at(
+        &mut self,
+        new: Vec<Arc<Certified>>,
+        occasion: Occasion,
+        now: Moment,
+    ) -> Vec<Watched> {
+        let found = match (&self.means, occasion) {
+            (None, _) => Vec::new(),
+            (Some(means), Occasion::Beginning { threads }) => {
+                in_parallel(&new, threads, |one| at_hand(one, &*means.store, &means.trust, now))
+            }
+            // The keeper looks into the store for the others, and nothing waits for it.
+            (Some(means), Occasion::Change) => {
+                let at_once = |one: &Arc<Certified>| {
+                    let is_urgent = one.named.must_staple || one.key.ocsp.is_some();
+                    is_urgent.then(|| at_hand(one, &*means.store, &means.trust, now))
+                };
+                new.iter().map(|one| at_once(one).unwrap_or_default()).collect()
+            }
+        };
+        let mut found = found.into_iter();
+        new.into_iter()
+            .map(|plain| {
+                let (staple, bad) = found.next().unwrap_or_default();
+                let state = state_of(&plain, staple.as_ref(), bad);
+                let good = staple.as_ref().map(|staple| staple.good);
+                let dressed = dressed(&plain, staple.map(|staple| staple.der));
+                let watched = Watched { certified: plain.clone(), good, state: state.clone() };
+                self.shown.insert(plain.identity(), Shown { plain, dressed, state });
+                watched
+            })
+            .collect()
+    }
+
+    fn send(&mut self, watch: Watch) {
+        match &self.keeper {
+            // The keeper ends only when we let go of this end.
+            Some(keeper) => drop(keeper.watches.send(watch)),
+            None => self.unsent.push(watch),
+        }
+    }
+
+    /// Starts the keeper, if there is something to keep. Within the runtime.
+    pub fn start(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        if self.keeper.is_none()
+            && let Some(means) = &self.means
+        {
+            let (watches, news) = keeper::start(means.clone());
+            self.keeper = Some(Keeper { watches, news });
+        }
+        for watch in std::mem::take(&mut self.unsent) {
+            self.send(watch);
+        }
+    }
+
+    /// Waits until the keeper knows something. May be dropped and called again.
+    pub async fn changed(&mut self) {
+        match &mut self.keeper {
+            Some(keeper) if self.said.is_none() => match keeper.news.recv().await {
+                Some(news) => self.said = Some(news),
+                None => std::future::pending().await,
+            },
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What the keeper has said, and what it means.
+    pub fn take(&mut self) -> Meaning {
+        let Some(News { identity, certified, staple, state }) = self.said.take() else {
+            return Meaning::Nothing;
+        };
+        let Some(shown) = self.shown.get_mut(&identity) else { return Meaning::Nothing };
+        shown.state = state;
+        let after = dressed(&shown.plain, staple.map(|staple| staple.der));
+        let before = std::mem::replace(&mut shown.dressed, after.clone());
+        match shown.state {
+            State::Revoked(revoked) => Meaning::Revoked(certified, revoked),
+            _ if before.key.ocsp == after.key.ocsp => {
+                // A certified key that was parsed stays so.
+                shown.dressed = before;
+                Meaning::Nothing
+            }
+            _ if certified.named.must_staple => Meaning::ChooseAnew,
+            _ => Meaning::Restapled { before, after },
+        }
+    }
+
+    /// The certified key with what is stapled to it.
+    pub fn dress(&self, certified: &Arc<Certified>) -> Arc<Certified> {
+        let shown = self.shown.get(&certified.identity());
+        shown.map_or_else(|| certified.clone(), |shown| shown.dressed.clone())
+    }
+
+    /// The same for many; costs nothing where there is nothing to staple.
+    pub fn dress_all(&self, all: Vec<Arc<Certified>>) -> Vec<Arc<Certified>> {
+        match self.shown.is_empty() {
+            true => all,
+            false => all.iter().map(|certified| self.dress(certified)).collect(),
+        }
+    }
+
+    /// What is served on for now although something has taken its place.
+    pub fn outgoing(&self) -> &[Arc<Certified>] {
+        &self.outgoing
+    }
+
+    /// Some certificates are about to take the place of others: what still serves well stays until they have
+    /// the staples that they must have.
+    pub fn succeed(&mut self, before: &[Arc<Certified>], after: &[Arc<Certified>], now: Moment) {
+        let mut lacking = HashSet::new();
+        for certified in after.iter().filter(|certified| certified.named.must_staple) {
+            if self.lacks_staple(certified) {
+                lacking.extend(&certified.patterns);
+            }
+        }
+        if lacking.is_empty() || self.means.is_none() {
+            return;
+        }
+        let stays: HashSet<Identity> = after.iter().map(|certified| certified.identity()).collect();
+        for old in before {
+            let serves = old.patterns.iter().any(|pattern| lacking.contains(pattern));
+            if serves && old.is_valid(now) && !stays.contains(&old.identity()) {
+                self.outgoing.push(self.dress(old));
+            }
+        }
+    }
+
+    fn lacks_staple(&self, certified: &Arc<Certified>) -> bool {
+        certified.named.must_staple && self.dress(certified).lacks_staple()
+    }
+
+    /// What is to be said of the staple of each certificate that names a responder, was given a staple, or is
+    /// revoked.
+    pub fn states(&self) -> HashMap<Identity, String> {
+        let told = self.shown.iter().filter(|(_, shown)| {
+            let expects = shown.plain.named.responder || shown.plain.key.ocsp.is_some();
+            self.means.is_some() && (expects || shown.state != State::None)
+        });
+        told.map(|(identity, shown)| (*identity, shown.state.to_string())).collect()
+    }
+}
+
+/// Whether anything is to be known of its revocation.
+fn is_watched(certified: &Certified) -> bool {
+    certified.named.responder || certified.named.crl || certified.key.ocsp.is_some()
+}
+
+/// Reads what asking takes.
+fn means(settings: &config::stapling::Stapling, roots: &[u8]) -> Option<Means> {
+    let trust = TrustStore::load(roots);
+    let mut trusted = rustls::RootCertStore::empty();
+    trusted.add_parsable_certificates(trust.roots());
+    for note in &settings.notes {
+        warn!("{note}");
+    }
+    match Transport::over(trusted, settings.https_proxy.clone()) {
+        Ok(transport) => Some(Means {
+            transport: transport.with_http_proxy(settings.http_proxy.clone()),
+            store: Arc::new(Directory::new(&settings.dir)),
+            trust,
+        }),
+        Err(error) => {
+            warn!(error, "no staples are fetched");
+            None
+        }
+    }
+}
+
+/// The certified key with this staple or none; the very same one if that is what it has.
+fn dressed(plain: &Arc<Certified>, der: Option<Vec<u8>>) -> Arc<Certified> {
+    if plain.key.ocsp == der {
+        return plain.clone();
+    }
+    let mut dressed = (**plain).clone();
+    attach(&mut dressed, der);
+    Arc::new(dressed)
+}
+
+/// What is known of a certificate that nobody has been asked about; says what is wrong with a staple by hand.
+fn state_of(plain: &Certified, staple: Option<&Staple>, bad: Option<Bad>) -> State {
+    match (staple, bad) {
+        (_, Some(Bad::Revoked(revoked))) => {
+            error!(
+                "{plain} IS REVOKED by its issuer since {}, as its staple says; replace it NOW, with a new private key",
+                revoked.at
+            );
+            State::Revoked(revoked)
+        }
+        (staple, Some(Bad::Refused(why) | Bad::TryLater(why))) => {
+            warn!("the staple beside {plain} is not stapled: {why}; put a new one in its place");
+            match staple {
+                Some(staple) => State::Good { until: staple.good.until },
+                None => State::Refused(why),
+            }
+        }
+        (Some(staple), None) => State::Good { until: staple.good.until },
+        (None, None) => State::None,
+    }
+}

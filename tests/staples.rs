@@ -1,0 +1,116 @@
+//! Staples are fetched, served, refreshed, kept over restarts, and refused when they are bad.
+
+use std::time::Duration;
+
+use crate::harness::ocsp::{
+    Answer, Leaf, OpensslCa, OpensslOcsp, Responder, certificates, is_stapled, responder_port,
+    shown,
+};
+use crate::harness::{Key, Ringgate, Scratch, wait_for};
+
+const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
+
+/// Starts a server for these certificates, with a configuration that stays where it is.
+fn start(scratch: &Scratch, yaml: &str) -> Ringgate {
+    let config = scratch.write("ringgate.yaml", yaml).display().to_string();
+    Ringgate::start(&["--config", &config, "--cores", "0,1"])
+}
+
+#[track_caller]
+fn wait_stapled(ringgate: &Ringgate, name: &str) {
+    wait_for(&format!("a staple for {name}"), || {
+        is_stapled(ringgate.address, name, &[]).then_some(())
+    });
+}
+
+#[test]
+fn a_real_responders_answer_is_stapled_by_every_worker_and_after_a_restart_without_it() {
+    for key in [Key::P256, Key::Rsa] {
+        for signer in ["ca", "delegate"] {
+            let (scratch, ca, port) = (Scratch::new(), OpensslCa::new(key), responder_port());
+            ca.make_delegate();
+            let url = format!("http://127.0.0.1:{port}");
+            let leaf = Leaf { responder: Some(&url), ..Leaf::default() };
+            let (cert, private_key) = ca.issue_with_root("leaf", "a.example", leaf);
+            let yaml = certificates(&[(&cert, &private_key)], &["a.example"]);
+            let responder = OpensslOcsp::start(&ca, port, signer, "-ndays 2");
+            let ringgate = start(&scratch, &yaml);
+            wait_stapled(&ringgate, "a.example");
+            // The kernel spreads connections over the workers: sixteen meet both.
+            let all = |ringgate: &Ringgate| {
+                (0..16).all(|turn| is_stapled(ringgate.address, "a.example", &[VERSIONS[turn % 2]]))
+            };
+            assert!(all(&ringgate), "{signer}");
+            drop(responder);
+            let ringgate = ringgate.again(&[
+                "--config",
+                &scratch.path().join("ringgate.yaml").display().to_string(),
+                "--cores",
+                "0,1",
+            ]);
+            assert!(all(&ringgate), "{signer}: after a restart");
+        }
+    }
+}
+
+#[test]
+fn bad_responses_are_never_stapled_and_told_of_once() {
+    let ca = OpensslCa::new(Key::P256);
+    let other = OpensslCa::new(Key::P256);
+    ca.make_delegate();
+    ca.issue("wrong-purpose", "x.example", Leaf::default());
+    let responder = Responder::start(Answer::ok(Vec::new()));
+    let url = responder.url();
+    let leaf = Leaf { responder: Some(&url), ..Leaf::default() };
+    let scratch = Scratch::new();
+    let (cert, key) = ca.issue_with_root("leaf", "a.example", leaf);
+    other.issue("leaf", "a.example", leaf);
+    ca.issue("another", "b.example", leaf);
+    let yaml = certificates(&[(&cert, &key)], &["a.example"]);
+    let good = ca.response("leaf", "ca", "-ndays 1");
+    // Its last bytes are its signature.
+    let mut broken = ca.response("leaf", "ca", "-ndays 1 -resp_no_certs");
+    let last = broken.len() - 3;
+    broken[last] ^= 1;
+    let status = |status: u8| vec![0x30, 3, 0x0a, 1, status];
+    let cases: [(&str, Answer, &str); 12] = [
+        ("unauthorized", Answer::ok(status(6)), "says unauthorized"),
+        ("try later", Answer::ok(status(3)), "says tryLater"),
+        ("not DER", Answer::ok("<html>"), "is no OCSP response"),
+        ("too long", Answer::ok(vec![0x30; 65 * 1024]), "65537 bytes"),
+        ("expired", Answer::ok(ca.aged(&good, Duration::from_secs(48 * 3600))), "has expired"),
+        ("no next update", Answer::ok(ca.response("leaf", "ca", "")), "names no nextUpdate"),
+        ("broken", Answer::ok(broken), "signature is not"),
+        ("another's", Answer::ok(ca.response("another", "ca", "-ndays 1")), "another certificate"),
+        (
+            "another issuer's",
+            Answer::ok(other.response("leaf", "ca", "-ndays 1")),
+            "not of this certificate's issuer",
+        ),
+        (
+            "no right to sign",
+            Answer::ok(ca.response("leaf", "wrong-purpose", "-ndays 1")),
+            "not for OCSP signing",
+        ),
+        ("an error", Answer::with(503, "Retry-After: 5\r\n"), "503"),
+        (
+            "round and round",
+            Answer::with(302, &format!("Location: {url}\r\n")),
+            "more than 3 times",
+        ),
+    ];
+    for (what, answer, expected) in cases {
+        responder.set(answer);
+        let ringgate = start(&scratch, &yaml);
+        ringgate.wait_for_log(expected);
+        assert!(
+            shown(ringgate.address, "a.example", &[]).contains("OCSP response: no response sent"),
+            "{what}"
+        );
+        let complaints = ringgate.log().matches("no staple").count();
+        assert_eq!(complaints, 1, "{what}: {}", ringgate.log());
+    }
+    responder.set(Answer::ok(good));
+    let ringgate = start(&scratch, &yaml);
+    wait_stapled(&ringgate, "a.example");
+}
