@@ -45,8 +45,8 @@ const VALIDATION: [Duration; 8] = [
 /// A limit that names no end. Let's Encrypt always names one; its slowest bucket gives one back in 34 hours.
 const LIMITED: [Duration; 4] = [minutes(15), hours(1), hours(4), hours(12)];
 /// Nothing but a person helps. Now and then it is tried all the same, for the person may have helped
-/// where we cannot see it.
-const OPERATOR: [Duration; 4] = [minutes(10), hours(1), hours(6), hours(24)];
+/// where we cannot see it: within a day, its tenth more included.
+const OPERATOR: [Duration; 4] = [minutes(10), hours(1), hours(6), hours(20)];
 
 /// However little of the lifetime is left, a CA is not asked more often than this.
 const SHORTEST: Duration = seconds(5);
@@ -58,6 +58,10 @@ const VALIDATION_PART: u32 = 100;
 /// Retries take place while they can still help: at least so many before what is served expires, or before
 /// the window closes in which a renewal is exempt from the CA's limits.
 const TRIES_LEFT: u32 = 8;
+/// What lives shorter is renewed within hours, and a CA that issues for two hours between two outages has to
+/// be asked in them: no pause of our own is longer, whatever failed.
+const SHORT: Duration = hours(10 * 24);
+const LONGEST_OF_SHORT: Duration = minutes(75);
 /// No `Retry-After` is believed beyond this: a week is Let's Encrypt's longest limit.
 const LONGEST_RETRY_AFTER: Duration = hours(7 * 24);
 
@@ -87,6 +91,9 @@ pub fn due(
         delay *= 1 << attempts.failures.saturating_sub(steps.len() as u32).min(10);
     } else if let (Some(horizon), Some(shortest)) = (horizon, shortest(last.class, lifetime)) {
         delay = delay.min((horizon.since(at) / TRIES_LEFT).max(shortest));
+    }
+    if lifetime.is_some_and(|lifetime| lifetime < SHORT) && !mutant(Mutant::BackoffUnbounded) {
+        delay = delay.min(LONGEST_OF_SHORT);
     }
     let mut due = at.plus(delay.max(Duration::from_secs(1)));
     if let Some(asked) = last.not_before
@@ -179,7 +186,23 @@ mod tests {
         assert_eq!(by(Class::Validation, Duration::ZERO, Some(seconds(60))), SHORTEST);
         // ... and neither a limit nor a person gets any faster.
         assert!(by(Class::Limited, Duration::ZERO, None) >= hours(12));
-        assert!(by(Class::Operator, Duration::ZERO, None) >= hours(24));
+        assert!(by(Class::Operator, Duration::ZERO, None) >= hours(20));
+    }
+
+    #[test]
+    fn what_lives_for_days_is_tried_within_two_hours_and_anything_within_a_day() {
+        for class in [Class::Unreachable, Class::Validation, Class::Limited, Class::Operator] {
+            for failures in [1, 5, 100] {
+                let pause = |lifetime, asked| {
+                    let attempts = failed(class, failures, asked);
+                    due(&attempts, None, Some(lifetime), 7, NOW).since(NOW)
+                };
+                assert!(pause(hours(160), None) < hours(2), "{class:?} {failures}");
+                assert!(pause(hours(90 * 24), None) < hours(24), "{class:?} {failures}");
+                // The issuer's word is another matter.
+                assert_eq!(pause(hours(160), Some(NOW.plus(hours(30)))), hours(30));
+            }
+        }
     }
 
     #[test]
