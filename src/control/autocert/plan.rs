@@ -341,7 +341,7 @@ mod tests {
         let past = renewal(-48, -24);
         let incident = Facts { renewal: Some(&past), ..facts(Some(validity(1, 90)), &none) };
         let just = Facts { obtained: Some(NOW.minus(DAY / 24)), ..incident };
-        let again = NOW.minus(DAY / 24).plus(DAY);
+        let again = NOW.minus(DAY / 24).plus(DAY * 3 / 2);
         assert_eq!(plan(&just, NOW), Plan::Rest { until: again, why: Why::JustObtained });
         assert_eq!(plan(&just, again), Plan::Order { at: 0, why: Why::Window });
         // By a clock that is a year ahead everything has expired.

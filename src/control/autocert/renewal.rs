@@ -21,9 +21,10 @@ const SPREAD: u32 = 20;
 /// a certificate is renewed.
 const LAST_RESORT: u32 = 10;
 /// A certificate that is due the moment it is there (by a clock that is wrong, or a CA that says so) is not
-/// replaced before this part of its lifetime, at most a day, has passed: Let's Encrypt issues five a week.
-const APART: u32 = 10;
-const APART_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+/// replaced before this part of its lifetime, at most a day and a half, has passed: Let's Encrypt issues five
+/// at once for the same names, and one more every 34 hours.
+const APART: u32 = 4;
+const APART_AT_MOST: Duration = Duration::from_secs(36 * 3600);
 /// The time is chosen from this first part of the issuer's window, so that retries fall within it too: an
 /// order inside the window is exempt from Let's Encrypt's limits. RFC 9773 §4.2 would have all of it.
 const CHOSEN_FROM: f64 = 0.75;
