@@ -152,7 +152,20 @@ async fn locked(ca: &Ca, directory: &Directory, forgotten: bool) -> Result<Store
 
 async fn stored(ca: &Ca) -> Result<Option<StoredAccount>, Failed> {
     let (store, key, email) = (ca.store.clone(), ca.issuer_key.clone(), ca.issuer.email.clone());
-    blocking(move || find(&*store, &key, email.as_deref())).await.map_err(disk)
+    let found = blocking(move || find(&*store, &key, email.as_deref())).await;
+    or_known(found, ca.known_account()).map_err(disk)
+}
+
+/// A certificate must not expire because the disk of its account cannot be read: then the account counts that
+/// this process has ordered with. Pure.
+fn or_known(
+    found: io::Result<Option<StoredAccount>>,
+    known: Option<StoredAccount>,
+) -> io::Result<Option<StoredAccount>> {
+    match (found, known) {
+        (Err(_), Some(known)) => Ok(Some(known)),
+        (found, _) => found,
+    }
 }
 
 /// Makes and stores a private key. What cannot be stored is not registered: it would be lost, and a
@@ -227,6 +240,22 @@ mod tests {
         assert!(usable(found).is_ok());
         assert!(find(&store, "ca", Some("other@x.com")).unwrap().is_none());
         assert!(find(&store, "other", None).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_account_outlives_a_store_that_cannot_be_read() {
+        let broken = || Err(io::Error::other("Input/output error"));
+        assert!(or_known(broken(), None).is_err());
+        let known = StoredAccount {
+            files: layout::account("ca", ""),
+            key_pkcs8: vec![1],
+            location: Some("https://ca/acct/1".into()),
+            status: None,
+        };
+        let found = or_known(broken(), Some(known.clone())).unwrap().unwrap();
+        assert_eq!(found.location, known.location);
+        // What can be read counts, also that there is nothing.
+        assert!(or_known(Ok(None), Some(known)).unwrap().is_none());
     }
 
     #[test]

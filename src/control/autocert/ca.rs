@@ -1,6 +1,6 @@
 //! One issuer as orders see it: how to reach it, the account there, and where its certificates are stored.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use instant_acme::{Account, Error};
@@ -15,7 +15,7 @@ use crate::snapshot::ChallengeAnswer;
 use crate::store::{Store, layout};
 
 use super::super::publisher::Publisher;
-use super::account;
+use super::account::{self, StoredAccount};
 use super::directory::Directory;
 use super::http_client::{AcmeHttp, NotAcme, last_answer};
 use super::prepared::PreparedIssuer;
@@ -41,6 +41,8 @@ pub struct Ca {
     /// Tells these settings from others.
     pub fingerprint: String,
     entered: Mutex<Entered>,
+    /// The account that was entered with, for a store that cannot be read any more.
+    known_account: std::sync::Mutex<Option<StoredAccount>>,
 }
 
 /// Whether and since when there is an account to order with.
@@ -73,7 +75,13 @@ impl Ca {
             publisher: publisher.clone(),
             challenges,
             entered: Mutex::new(Entered::NotYet { forgotten: false }),
+            known_account: std::sync::Mutex::default(),
         }
+    }
+
+    /// The account that this process has ordered with.
+    pub fn known_account(&self) -> Option<StoredAccount> {
+        self.known_account.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The account, and the directory it was entered by.
@@ -131,6 +139,7 @@ impl Ca {
             );
         }
         let stored = account::obtain(self, &directory, forgotten).await?;
+        *self.known_account.lock().unwrap_or_else(PoisonError::into_inner) = Some(stored.clone());
         let location = stored.location.unwrap_or_default();
         let key = PrivatePkcs8KeyDer::from(stored.key_pkcs8);
         let account = Account::builder_with_http(Box::new(self.http.clone()))
