@@ -52,10 +52,14 @@ impl Dossier {
     /// The last failure since the certificate was obtained, whoever's.
     pub fn last_failure(&self) -> Option<&crate::store::record::Failure> {
         let obtained = self.serving().and_then(|known| known.record.certificate.as_ref()?.obtained);
-        let failures = self.at.iter().filter_map(|known| known.record.attempts.last.as_ref());
-        failures
-            .filter(|last| obtained.is_none_or(|obtained| last.at >= obtained))
-            .max_by_key(|last| last.at)
+        let serving_at = self.serving_at();
+        let failures = self.at.iter().enumerate().filter_map(|(at, known)| {
+            let last = known.record.attempts.last.as_ref()?;
+            // A success forgets the failures of its issuer, whatever the clock showed then.
+            let is_since = serving_at == Some(at) || obtained.is_none_or(|at| last.at >= at);
+            is_since.then_some(last)
+        });
+        failures.max_by_key(|last| last.at)
     }
 }
 
@@ -159,7 +163,11 @@ mod tests {
         let failure = Failure { at, class, what, remedy: None, not_before: None, settings };
         dossier.at[0].record.attempts.count(failure.clone());
         assert_eq!(dossier.last_failure(), None);
-        dossier.at[0].record.attempts.count(Failure { at: NOW, ..failure });
+        dossier.at[0].record.attempts.count(Failure { at: NOW, ..failure.clone() });
         assert_eq!(dossier.last_failure().map(|last| last.at), Some(NOW));
+        // By a clock that was set back since, one of the issuer that serves seems older.
+        dossier.at[0].record.attempts = Attempts::default();
+        dossier.at[1].record.attempts.count(failure);
+        assert_eq!(dossier.last_failure().map(|last| last.at), Some(at));
     }
 }
