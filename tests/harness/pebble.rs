@@ -82,7 +82,16 @@ pub struct Pebble {
 
 impl Pebble {
     pub fn start(options: PebbleOptions) -> Self {
-        let (host, node) = (loopback(), loopback());
+        Self::start_for(loopback(), options)
+    }
+
+    /// Another CA, with a DNS of its own, that reaches the same node.
+    pub fn start_beside(&self, options: PebbleOptions) -> Self {
+        Self::start_for(self.node, options)
+    }
+
+    fn start_for(node: Ipv4Addr, options: PebbleOptions) -> Self {
+        let host = loopback();
         let scratch = Scratch::new();
         let authority = Authority::new("harness");
         authority.issue_into(scratch.path(), "pebble", &[&host.to_string()], Key::P256);

@@ -30,8 +30,17 @@ impl Ringgate {
     /// The same with `{scratch}` in a configuration file's text replaced by the test's directory, and
     /// two workers.
     pub fn start_with_config(yaml: &str) -> Self {
+        Self::start_configured(&[], yaml)
+    }
+
+    /// The same on this address.
+    pub fn start_at(address: &str, yaml: &str) -> Self {
+        Self::start_configured(&["--address", address], yaml)
+    }
+
+    fn start_configured(arguments: &[&str], yaml: &str) -> Self {
         Self::start_prepared(
-            &[],
+            arguments,
             |_| {},
             |scratch| {
                 let yaml = yaml.replace("{scratch}", &scratch.path().display().to_string());

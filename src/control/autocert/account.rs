@@ -128,7 +128,7 @@ async fn locked(ca: &Ca, directory: &Directory, forgotten: bool) -> Result<Store
         say_what_is_agreed_to(&issuer.directory, directory);
     }
     if directory.meta.external_account_required && issuer.external_account.is_none() {
-        return Err(Failed::operator(
+        return Err(Failed::refused(
             format!("{} wants an external account", issuer.directory),
             "set autocert_eab_key_id and autocert_eab_mac_key, which the CA gives you",
         ));
@@ -190,7 +190,7 @@ async fn new_key(ca: &Ca) -> Result<StoredAccount, Failed> {
 fn usable(account: StoredAccount) -> Result<StoredAccount, Failed> {
     match account.status.as_deref() {
         None | Some("" | "valid") => Ok(account),
-        Some(status) => Err(Failed::operator(
+        Some(status) => Err(Failed::refused(
             format!("the account in {} is {status}", account.files.metadata),
             "move it away to register another one",
         )),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::clock::Moment;
 use crate::name::ServerName;
@@ -137,10 +137,7 @@ impl Locked<'_> {
             if let Err(cannot) = self.can_keep(at, asked, seed).await {
                 return cannot;
             }
-            if let Outcome::Failed { failed, .. } = &outcome {
-                let issuer = self.issuers.directories().nth(at);
-                warn!(name = %self.name, error = %failed, next = issuer, "the next issuer is asked");
-            }
+            self.say_who_is_passed_over(at);
             let renewed = self.dossier.serving().is_some();
             let Some(mut one) = self.at(at) else { return outcome };
             match one.obtain().await {
@@ -185,6 +182,15 @@ impl Locked<'_> {
         }
         warn!(name = %self.name, "ordering although nothing can be stored, for there is no certificate that will do");
         Ok(())
+    }
+
+    fn say_who_is_passed_over(&self, asked: usize) {
+        let Some(before) = asked.checked_sub(1) else { return };
+        let last = self.dossier.at.get(before).and_then(|one| one.record.attempts.last.as_ref());
+        let error = last.map_or("a limit of the issuer's", |last| &last.what);
+        let mut issuers = self.issuers.directories().skip(before);
+        let (before, next) = (issuers.next(), issuers.next());
+        info!(name = %self.name, issuer = next, instead_of = before, error, "the next issuer is asked");
     }
 
     fn at(&mut self, at: usize) -> Option<Obtaining<'_>> {

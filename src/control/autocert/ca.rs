@@ -40,6 +40,8 @@ pub struct Ca {
     pub challenges: Vec<ChallengeKind>,
     /// Tells these settings from others.
     pub fingerprint: String,
+    /// The issuer's staging environment, with an account of its own.
+    pub trial: Option<Arc<Ca>>,
     entered: Mutex<Entered>,
     /// The account that was entered with, for a store that cannot be read any more.
     known_account: std::sync::Mutex<Option<StoredAccount>>,
@@ -64,7 +66,19 @@ impl Ca {
         let PreparedIssuer { issuer, transport, trusted_roots } = prepared;
         let mut challenges = settings.challenges.clone();
         challenges.retain(|kind| has_http_listener || *kind != ChallengeKind::Http01);
+        let staging = |directory: &String| IssuerConfig {
+            directory: directory.clone(),
+            test_directory: None,
+            // An external account is known to the issuer itself.
+            external_account: None,
+            ..issuer.clone()
+        };
+        let trial = issuer.test_directory.as_ref().map(|directory| {
+            let prepared = PreparedIssuer { issuer: staging(directory), ..prepared.clone() };
+            Arc::new(Self::new(&prepared, settings, store, publisher, has_http_listener))
+        });
         Self {
+            trial,
             fingerprint: fingerprint(issuer, settings, trusted_roots, has_http_listener),
             issuer_key: layout::issuer_key(&issuer.directory),
             http: AcmeHttp::new(transport.clone(), &issuer.directory),

@@ -40,6 +40,13 @@ impl Dossier {
         self.at.iter().position(|known| std::ptr::eq(known, serving))
     }
 
+    pub fn serving_mut(&mut self) -> Option<&mut Known> {
+        match self.serving_at() {
+            Some(at) => self.at.get_mut(at),
+            None => self.former.as_mut(),
+        }
+    }
+
     pub fn certified(&self) -> Option<&Arc<Certified>> {
         self.serving().and_then(|known| known.certified.as_ref())
     }

@@ -12,8 +12,8 @@ use crate::store::record::{Attempts, Class};
 use super::backoff;
 
 /// Where nothing else is at stake than time, an issuer that cannot be asked has three tries (at once, after
-/// 5 and after 20 seconds) before the next one is asked: a restart of a private CA takes less.
-const DOWN_FOR: Duration = Duration::from_secs(20);
+/// 5 and after about 20 seconds) before the next one is asked: a restart of a private CA takes less.
+const DOWN_FOR: Duration = Duration::from_secs(25);
 /// Control of a name that one CA cannot see is seldom seen by another, and each try counts against that
 /// one's limits too. But a firewall may keep out one CA alone.
 const UNPROVED_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -177,7 +177,7 @@ mod tests {
         let week = Some(NOW.plus(7 * DAY));
         for (what, attempts, need, asked) in [
             ("new, down for a moment", failing(Unreachable, seconds(10), None), new_name(), None),
-            ("new, down", failing(Unreachable, seconds(20), None), new_name(), Some(1)),
+            ("new, down", failing(Unreachable, seconds(25), None), new_name(), Some(1)),
             ("renewal, down for a day", failing(Unreachable, DAY, None), renewal(DAY), None),
             (
                 "renewal, down for long",

@@ -318,8 +318,7 @@ impl Keeper {
                     let issuers = assigned.issuers.clone();
                     let entry = assigned.entries.get_mut(&name);
                     let held = entry.is_some_and(|entry| {
-                        let at = entry.dossier.serving_at();
-                        let known = at.and_then(|at| entry.dossier.at.get_mut(at));
+                        let known = entry.dossier.serving_mut();
                         let held =
                             known.is_some_and(|known| revocation::mark(known, &leaf, &reason));
                         entry.decide(&issuers, Moment::now());

@@ -41,6 +41,7 @@ pub mod simulated;
 pub mod status;
 mod stored;
 pub mod transport;
+mod trial;
 mod triple;
 mod verdict;
 mod writes;

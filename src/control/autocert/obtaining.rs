@@ -15,8 +15,9 @@ use super::ca::Ca;
 use super::held::Held;
 use super::http_client::last_answer;
 use super::kinds;
-use super::order::Ordering;
+use super::order::{Keeping, Ordering};
 use super::stored::Known;
+use super::trial;
 use super::verdict::Failed;
 use super::writes;
 
@@ -60,13 +61,20 @@ impl Obtaining<'_> {
                     "another node took the lock of this name",
                 ));
             }
+            if let Some(staging) = &self.ca.trial
+                && trial::is_due(&self.known.record)
+                && let Err(failed) = trial::try_out(staging, self.name, kind, self.lock).await
+            {
+                refused.push(failed);
+                continue;
+            }
             let mut ordering = Ordering {
                 ca: self.ca,
                 account: account.clone(),
                 directory: directory.clone(),
                 name: self.name,
                 record: &mut self.known.record,
-                must_store: *self.storable,
+                keeping: if *self.storable { Keeping::Must } else { Keeping::Should },
                 lock: self.lock,
             };
             match ordering.certificate(kind, replaces.as_deref()).await {
@@ -89,7 +97,7 @@ impl Obtaining<'_> {
                     self.known.take(self.name, certificate).map_err(|why| {
                         self.known.record.order = None;
                         // Whatever it is, another order gets the same.
-                        Failed::operator(
+                        Failed::refused(
                             format!("what the CA issued cannot be served: {why}"),
                             "see what the CA issues for this name and by which autocert_profile, or name another CA with autocert_ca",
                         )

@@ -47,6 +47,17 @@ macro_rules! with_fresh_nonces {
     }};
 }
 
+/// What becomes of an order that cannot be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// It ends.
+    Must,
+    /// It goes on in memory.
+    Should,
+    /// Nothing is to be stored of it.
+    Not,
+}
+
 /// An order in progress.
 pub struct Ordering<'a> {
     pub ca: &'a Ca,
@@ -54,8 +65,7 @@ pub struct Ordering<'a> {
     pub directory: Directory,
     pub name: &'a ServerName,
     pub record: &'a mut Record,
-    /// What cannot be stored ends the order; otherwise it goes on in memory.
-    pub must_store: bool,
+    pub keeping: Keeping,
     /// Of the name: nothing is stored once it is lost.
     pub lock: Option<&'a Held>,
 }
@@ -140,25 +150,44 @@ impl Ordering<'_> {
             Some(address) => Identifier::Ip(address),
             None => Identifier::Dns(self.name.as_str().to_owned()),
         }];
-        let replaces = replaces.filter(|_| self.directory.renewal_info.is_some());
-        let order = match self.new_order(&identifiers, replaces).await {
-            // Whatever the CA has against `replaces` (RFC 9773 §5), it is no reason not to renew.
-            Err(error)
-                if replaces.is_some()
-                    && is_about_replaces(&error)
-                    && !mutant(Mutant::ReplacesKept) =>
-            {
-                info!(name = %self.name, %error, "ordering without 'replaces'");
-                self.new_order(&identifiers, None).await
-            }
-            outcome => outcome,
-        };
+        let mut replaces = replaces.filter(|_| self.directory.renewal_info.is_some());
+        let mut order = self.new_order(&identifiers, replaces).await;
+        // Whatever the CA has against `replaces` (RFC 9773 §5), it is no reason not to renew.
+        if let Err(error) = &order
+            && replaces.is_some()
+            && is_about_replaces(error)
+            && !mutant(Mutant::ReplacesKept)
+        {
+            info!(name = %self.name, %error, "ordering without 'replaces'");
+            replaces = None;
+            order = self.new_order(&identifiers, replaces).await;
+        }
+        // Nor is a profile that the CA had when its directory was fetched.
+        if let Err(error) = &order
+            && is_about_profile(error)
+            && self.ca.profile(&self.directory).is_some()
+        {
+            self.directory = self.without_profile(error).await?;
+            order = self.new_order(&identifiers, replaces).await;
+        }
         let order = order.map_err(|error| judge(Doing::Ordering, &error, &last_answer()))?;
         if let Some(open) = &mut self.record.order {
             open.url = Some(order.url().to_owned());
         }
         self.save().await?;
         Ok(order)
+    }
+
+    /// The directory as it is now, and in any case without the profile that was refused.
+    async fn without_profile(&self, refused: &Error) -> Result<Directory, Failed> {
+        let profile = self.ca.issuer.profile.as_deref().unwrap_or_default();
+        let issuer = &self.ca.issuer.directory;
+        warn!(name = %self.name, issuer, profile, error = %refused, "the CA refuses this profile; ordering without it");
+        let fetched = self.ca.http.fetch_directory().await;
+        let mut directory =
+            fetched.map_err(|error| judge(Doing::Ordering, &error, &last_answer()))?;
+        directory.meta.profiles.remove(profile);
+        Ok(directory)
     }
 
     async fn new_order(
@@ -447,8 +476,13 @@ impl Ordering<'_> {
     }
 
     async fn save(&self) -> Result<(), Failed> {
+        if self.keeping == Keeping::Not {
+            return Ok(());
+        }
         match writes::save(&self.ca.store, self.lock, self.record).await {
-            Err(error) if self.must_store => Err(super::account::cannot_store(&error)),
+            Err(error) if self.keeping == Keeping::Must => {
+                Err(super::account::cannot_store(&error))
+            }
             _ => Ok(()),
         }
     }
@@ -463,4 +497,9 @@ fn is_about_replaces(error: &Error) -> bool {
         || status == 409
         || detail.contains("replace")
         || (status == 404 && !kind.ends_with(":accountDoesNotExist"))
+}
+
+fn is_about_profile(error: &Error) -> bool {
+    let Error::Api(problem) = error else { return false };
+    problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":invalidProfile"))
 }

@@ -1,4 +1,4 @@
-//! What an issuer's answer means for the next attempt: try again, or ask a person. Pure.
+//! What an issuer's answer means for the next attempt: try again, ask the next issuer, or ask a person. Pure.
 //!
 //! Decided where the answer is read, never by whoever tries again (RFC 8555 §6.7).
 
@@ -17,8 +17,17 @@ const PREFIX: &str = "urn:ietf:params:acme:error:";
 /// What to do after a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    Retry { not_before: Option<Moment> },
-    AskOperator { remedy: String },
+    Retry {
+        not_before: Option<Moment>,
+    },
+    /// This issuer refuses for good, until a person does something about it.
+    NextIssuer {
+        remedy: String,
+    },
+    /// No issuer would do better.
+    AskOperator {
+        remedy: String,
+    },
 }
 
 /// What was being done.
@@ -52,6 +61,12 @@ impl Failed {
         Self { class: Class::Operator, verdict, what: what.into(), kind: None }
     }
 
+    /// The issuer refuses, and will until a person does something.
+    pub fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let verdict = Verdict::NextIssuer { remedy: remedy.into() };
+        Self { class: Class::Operator, verdict, what: what.into(), kind: None }
+    }
+
     /// A person can mend it, and it may mend itself; asking meanwhile costs nothing, so that it is tried
     /// again as often as whatever is out of reach.
     pub fn mendable(what: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -62,7 +77,7 @@ impl Failed {
     pub fn remedy(&self) -> Option<&str> {
         match &self.verdict {
             Verdict::Retry { .. } => None,
-            Verdict::AskOperator { remedy } => Some(remedy),
+            Verdict::NextIssuer { remedy } | Verdict::AskOperator { remedy } => Some(remedy),
         }
     }
 
@@ -72,10 +87,11 @@ impl Failed {
 
     /// The failure as it is stored; `settings` tells those it failed with from others.
     pub fn at(&self, at: Moment, settings: &str) -> Failure {
-        let (remedy, not_before) = match &self.verdict {
-            Verdict::Retry { not_before } => (None, *not_before),
-            Verdict::AskOperator { remedy } => (Some(remedy.clone()), None),
+        let not_before = match &self.verdict {
+            Verdict::Retry { not_before } => *not_before,
+            Verdict::NextIssuer { .. } | Verdict::AskOperator { .. } => None,
         };
+        let remedy = self.remedy().map(str::to_owned);
         let (what, settings) = (self.what.clone(), settings.to_owned());
         Failure { at, class: self.class, what, remedy, not_before, settings }
     }
@@ -84,9 +100,9 @@ impl Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
-        match &self.verdict {
-            Verdict::AskOperator { remedy } => write!(f, "; {remedy}"),
-            Verdict::Retry { .. } => Ok(()),
+        match self.remedy() {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
         }
     }
 }
@@ -118,7 +134,7 @@ pub fn judge_problem(doing: Doing, problem: &Problem, answer: &Answer) -> Failed
     let status = problem.status.unwrap_or(answer.status);
     let (class, remedy) = classify(doing, kind, status);
     let verdict = match remedy {
-        Some(remedy) => Verdict::AskOperator { remedy: remedy.into() },
+        Some(remedy) => Verdict::NextIssuer { remedy: remedy.into() },
         None => Verdict::Retry { not_before: answer.retry_after },
     };
     Failed { class, verdict, what: words(problem, kind), kind: Some(kind.to_owned()) }
@@ -209,7 +225,7 @@ mod tests {
             let failed = judge(doing, &problem(kind, Some(400)), &Answer::default());
             assert_eq!(failed.class, class, "{kind}");
             assert!(failed.is(kind) && failed.what.starts_with("the CA's words"), "{failed}");
-            let asks = matches!(failed.verdict, Verdict::AskOperator { .. });
+            let asks = matches!(failed.verdict, Verdict::NextIssuer { .. });
             assert_eq!(asks, class == Operator, "{kind}");
         }
     }
