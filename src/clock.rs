@@ -4,6 +4,7 @@
 #[cfg(feature = "simulation")]
 pub mod simulated;
 
+use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,25 @@ pub fn from_rfc3339(text: &str) -> Option<Moment> {
     let format = &time::format_description::well_known::Rfc3339;
     let read = time::OffsetDateTime::parse(text, format).ok()?;
     Some(Moment::from_unix_seconds(read.unix_timestamp()))
+}
+
+thread_local! {
+    static OF_TURN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A turn of this thread's worker begins: what [`of_turn`] has answered is no longer true.
+pub fn begin_turn() {
+    OF_TURN.set(None);
+}
+
+/// The steady time of this turn of a worker, read when the first task asks. For what is asked with every
+/// message and is compared with spans that are longer than any turn.
+pub fn of_turn() -> Instant {
+    OF_TURN.get().unwrap_or_else(|| {
+        let now = steady();
+        OF_TURN.set(Some(now));
+        now
+    })
 }
 
 /// The steady time, for deadlines and for measuring spans.

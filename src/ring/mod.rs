@@ -18,7 +18,8 @@ mod unavailable;
 pub use buffers::{BUFFER_BYTES, Buffer, Buffers};
 pub use cancel::{Cancel, cancel};
 pub use oneshot::{
-    Accept, Connect, Readable, Receive, Send, accept, connect, readable, receive, send,
+    Accept, Connect, Readable, Receive, Send, accept, connect, readable, receive, receive_later,
+    send,
 };
 pub use runtime::Runtime;
 pub use socket::Socket;

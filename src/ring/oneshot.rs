@@ -38,7 +38,20 @@ pub type Receive = InFlight<(Socket, Buffers), io::Result<Option<Buffer>>>;
 /// Receives into a buffer that the kernel picks when bytes arrive, so that waiting holds none. `None` at
 /// the end of the stream; ENOBUFS when all buffers are in use, then use [`readable`].
 pub fn receive(socket: &Socket, buffers: &Buffers) -> Receive {
+    receive_with(socket, buffers, 0)
+}
+
+/// The same for bytes that are not expected to be there yet: the kernel does not look before it waits.
+pub fn receive_later(socket: &Socket, buffers: &Buffers) -> Receive {
+    receive_with(socket, buffers, POLL_FIRST)
+}
+
+/// IORING_RECVSEND_POLL_FIRST (linux/io_uring.h), kernel 5.19.
+const POLL_FIRST: u16 = 1;
+
+fn receive_with(socket: &Socket, buffers: &Buffers, how: u16) -> Receive {
     let entry = opcode::Recv::new(types::Fd(socket.raw()), std::ptr::null_mut(), 0)
+        .ioprio(how)
         .buf_group(buffers.group())
         .build()
         .flags(squeue::Flags::BUFFER_SELECT);

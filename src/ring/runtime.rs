@@ -7,6 +7,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
+use crate::clock;
+
 use super::buffers::Buffers;
 use super::tasks::Home;
 use super::{driver, tasks, timers};
@@ -51,6 +53,7 @@ impl Runtime {
             }
             timers::ask();
             let turned = driver::turn(tasks::all_wait());
+            clock::begin_turn();
             if turned.deadline {
                 timers::tell();
             }
@@ -78,8 +81,6 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
-
-    use crate::clock;
 
     use super::super::{Socket, cancel, receive, sleep_until, spawn};
 

@@ -64,7 +64,7 @@ impl Relay<'_> {
         if !self.records.borrow().holds_something() {
             return self.arrival(&self.upstream, bulk).await.map_err(upstream_gone);
         }
-        let mut receive = ring::receive(&self.upstream, self.worker.buffers());
+        let mut receive = ring::receive_later(&self.upstream, self.worker.buffers());
         tokio::select! {
             biased;
             received = &mut receive => {

@@ -150,7 +150,7 @@ impl Relay<'_> {
             ring::readable(socket).await?;
             return Ok(Arrived::Waiting);
         }
-        let received = ring::receive(socket, self.worker.buffers()).await;
+        let received = ring::receive_later(socket, self.worker.buffers()).await;
         self.received(received, bulk)
     }
 
@@ -186,7 +186,7 @@ impl Relay<'_> {
         } else {
             self.idle_timeout
         };
-        let now = clock::steady();
+        let now = clock::of_turn();
         self.moved.set(now);
         self.line.touch(now, timeout);
     }

@@ -149,7 +149,10 @@ impl Relay<'_> {
                 return Ok(());
             }
         }
-        self.upstream.finish();
+        // With both directions done its socket is closed at once, which tells it the same.
+        if !self.upstream_finished.get() {
+            self.upstream.finish();
+        }
         Ok(())
     }
 }
