@@ -22,6 +22,7 @@ const TRIES: usize = 8;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What to compare, and how.
+#[derive(Clone)]
 pub struct Order {
     pub scenarios: Vec<Scenario>,
     pub systems: Vec<System>,
@@ -82,7 +83,15 @@ pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<Results, String
         packages::install(system)?;
     }
     order.cores.pin_load().map_err(|error| format!("cannot pin to a core: {error}"))?;
-    let stage = Stage::set(&order.peers, order.bulk_bytes)?;
+    compare_on(&Stage::set(&order.peers, order.bulk_bytes)?, order, &progress)
+}
+
+/// The same on a stage that is set.
+pub(crate) fn compare_on(
+    stage: &Stage,
+    order: &Order,
+    progress: &impl Fn(&str),
+) -> Result<Results, String> {
     let mut cells: Vec<Cell> = Vec::new();
     for &scenario in &order.scenarios {
         cells.extend(order.systems.iter().map(|system| Cell {
@@ -103,7 +112,7 @@ pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<Results, String
                 let Measured::Rounds(outcomes) = &mut cells[row + at].measured else { continue };
                 let system = &order.systems[at];
                 progress(&format!("round {} {} {}", round + 1, scenario.name(), system.name));
-                match quietly(order, &stage, system, scenario)? {
+                match quietly(order, stage, system, scenario)? {
                     Ok(outcome) => outcomes.push(outcome),
                     Err(refusals) => cells[row + at].measured = Measured::Refused(refusals),
                 }
@@ -116,7 +125,7 @@ pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<Results, String
 }
 
 /// One window that may be compared, or what is wrong with the system or the machine.
-fn quietly(
+pub(crate) fn quietly(
     order: &Order,
     stage: &Stage,
     system: &System,

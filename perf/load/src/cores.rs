@@ -30,9 +30,17 @@ impl Cores {
     }
 }
 
-/// Lets this process, and so the servers and the upstream, open all the files that it may. Thousands of
-/// idle connections need two on the server and one on each side of it.
+/// Enough for 10,000 idle connections: two on the server, and one on each side of it, which are other
+/// processes.
+const OPEN_FILES: u64 = 65_536;
+
+/// Lets this process, and so the servers and the upstream, open as many files as they need; or, if it may not
+/// ask for that, all that it may.
 pub fn raise_open_files() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
+    let maximum = limit.maximum.map(|maximum| maximum.max(OPEN_FILES));
+    if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+        return Ok(());
+    }
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }

@@ -11,6 +11,8 @@
 //! - [`outcome`] — what a window gave; [`verdict`] — whether it may be compared, and the ratios;
 //!   [`table`] and [`json`] — how that is shown, [`machine`] — on what it was taken.
 //! - [`comparison`] — all of it for several systems, in rounds that alternate between them.
+//! - [`everything`] — the comparison with all that perf/results keeps beside it, [`publishing`] for one;
+//!   [`report`] — its page; [`chart`] — its pictures.
 //! - [`renewals`] — another question on the same stage: do clients notice that certificates are renewed?
 //!
 //! Everything runs on one thread, pinned beside the upstream, away from the server's core.
@@ -20,9 +22,11 @@
 )]
 
 pub mod answers;
+pub mod chart;
 pub mod comparison;
 pub mod connection;
 pub mod cores;
+pub mod everything;
 pub mod failure;
 pub mod filled;
 pub mod json;
@@ -34,7 +38,9 @@ pub mod pacer;
 pub mod packages;
 pub mod plan;
 pub mod processes;
+pub mod publishing;
 pub mod renewals;
+pub mod report;
 pub mod response;
 pub mod run;
 pub mod scenario;

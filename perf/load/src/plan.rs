@@ -106,13 +106,13 @@ impl Scenario {
 
     /// Clients at once. Handshakes: enough that the server never waits for one client's turn, few enough
     /// that queues do not grow. Keep-alive: 64, so that one wake-up of the server finds several ready.
-    /// Bulk: 4, more would only share the same core. Idle: 4,000, so that what a process weighs by itself
+    /// Bulk: 4, more would only share the same core. Idle: 9,900, so that what a process weighs by itself
     /// does not count.
     pub fn clients(self) -> usize {
         match self {
             Self::KeepAlive => 64,
             Self::BulkDown | Self::BulkUp => 4,
-            Self::Idle => 4_000,
+            Self::Idle => 9_900,
             _ => 32,
         }
     }
