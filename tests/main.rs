@@ -9,6 +9,7 @@ mod harness;
 
 mod acme_faults;
 mod acme_harness;
+mod autocert_budget;
 mod autocert_caddy;
 mod autocert_certs;
 mod autocert_crash;

@@ -111,6 +111,11 @@ pub fn record(issuer_key: &str, name: &str) -> String {
     format!("{RECORDS}/{issuer_key}/{}.json", safe(name))
 }
 
+/// What has been used of an issuer's limits.
+pub fn budget(issuer_key: &str) -> String {
+    format!("{OWN_ROOT}/budgets/{issuer_key}.json")
+}
+
 /// Below it, the folders of issuers with their accounts and challenges.
 pub const ISSUERS: &str = "acme";
 

@@ -10,15 +10,16 @@ use crate::store::layout;
 
 use super::account::cannot_store;
 use super::blocking;
+use super::budget::Counts;
 use super::dossier::{self, Dossier};
-use super::facts::{facts, standings};
+use super::facts::{counts, facts, standings};
 use super::held::Held;
 use super::http_client::attended;
 use super::issuers::Issuers;
 use super::mutant::{Mutant, mutant};
 use super::obtaining::Obtaining;
 use super::plan::{Asked, Plan, Why, plan};
-use super::verdict::Failed;
+use super::verdict::{BUDGET, Failed};
 
 /// What came of a turn.
 #[derive(Debug)]
@@ -146,7 +147,10 @@ impl Locked<'_> {
                     return Outcome::Obtained { why, renewed };
                 }
                 Err(failed) => {
-                    self.count(at, &failed).await;
+                    // What we kept ourselves from is no failure of the issuer's.
+                    if !failed.is(BUDGET) {
+                        self.count(at, &failed).await;
+                    }
                     self.tried.push(at);
                     outcome = Outcome::Failed { at, failed };
                 }
@@ -156,10 +160,11 @@ impl Locked<'_> {
 
     /// A revoked certificate that another node has replaced is not asked to be replaced again.
     fn decide(&self, asked: Option<Asked>, seed: u64, storable: bool) -> Plan {
-        let issuers = standings(self.name, &self.dossier, self.issuers);
+        let now = Moment::now();
+        let issuers = standings(self.name, &self.dossier, self.issuers, now);
         // What an operator asks for makes up for failures of before, not for those of this turn.
         let at_once = asked.is_some() && self.tried.is_empty();
-        plan(&facts(&self.dossier, &issuers, asked, at_once, storable, seed), Moment::now())
+        plan(&facts(&self.dossier, &issuers, asked, at_once, storable, seed), now)
     }
 
     /// Shows whether the store takes what must be stored before the order is placed.
@@ -195,8 +200,13 @@ impl Locked<'_> {
 
     fn at(&mut self, at: usize) -> Option<Obtaining<'_>> {
         let serves = self.dossier.serving_at() == Some(at);
+        let ca = self.issuers.all.get(at)?;
+        let limits = ca.ledger.as_ref().map(|ledger| ledger.limits);
+        let counts =
+            limits.map_or(Counts::New, |limits| counts(&self.dossier, at, limits, Moment::now()));
         Some(Obtaining {
-            ca: self.issuers.all.get(at)?,
+            ca,
+            counts,
             name: self.name,
             known: self.dossier.at.get_mut(at)?,
             serves,

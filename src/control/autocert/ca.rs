@@ -16,8 +16,10 @@ use crate::store::{Store, layout};
 
 use super::super::publisher::Publisher;
 use super::account::{self, StoredAccount};
+use super::budget::{Counts, Order};
 use super::directory::Directory;
 use super::http_client::{AcmeHttp, NotAcme, last_answer};
+use super::ledger::Ledger;
 use super::prepared::PreparedIssuer;
 use super::verdict::{Doing, Failed, judge};
 
@@ -40,6 +42,8 @@ pub struct Ca {
     pub challenges: Vec<ChallengeKind>,
     /// Tells these settings from others.
     pub fingerprint: String,
+    /// What has been used of its limits, if they are known.
+    pub ledger: Option<Ledger>,
     /// The issuer's staging environment, with an account of its own.
     pub trial: Option<Arc<Ca>>,
     entered: Mutex<Entered>,
@@ -79,6 +83,7 @@ impl Ca {
         });
         Self {
             trial,
+            ledger: Ledger::of(&issuer.directory, store),
             fingerprint: fingerprint(issuer, settings, trusted_roots, has_http_listener),
             issuer_key: layout::issuer_key(&issuer.directory),
             http: AcmeHttp::new(transport.clone(), &issuer.directory),
@@ -171,6 +176,12 @@ impl Ca {
     /// An address that the directory gave is not there any more: it is fetched anew.
     pub async fn directory_is_stale(&self) {
         *self.entered.lock().await = Entered::NotYet { forgotten: false };
+    }
+
+    /// How the issuer counts an order.
+    pub fn order<'a>(&'a self, name: &'a str, domain: &'a str, counts: Counts) -> Order<'a> {
+        let account = self.issuer.email.as_deref().unwrap_or_default();
+        Order { account, domain, name, counts }
     }
 
     /// The profile to ask for: the configured one, if the CA lists it.

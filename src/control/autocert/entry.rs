@@ -23,7 +23,7 @@ pub type Reply = oneshot::Sender<Result<String, String>>;
 
 /// One name.
 pub struct Entry {
-    name: ServerName,
+    pub name: ServerName,
     pub dossier: Dossier,
     /// When to decide again.
     pub wake: Moment,
@@ -65,7 +65,7 @@ impl Entry {
     }
 
     pub fn plan(&self, issuers: &Issuers, now: Moment) -> Plan {
-        let standings = standings(&self.name, &self.dossier, issuers);
+        let standings = standings(&self.name, &self.dossier, issuers, now);
         let Self { dossier, asked, storable, seed, .. } = self;
         plan(&facts(dossier, &standings, *asked, asked.is_some(), *storable, *seed), now)
     }

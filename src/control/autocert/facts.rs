@@ -1,14 +1,21 @@
 //! From what is known of a name to the facts that are decided from. Pure.
 
+use std::sync::Arc;
+
 use crate::clock::Moment;
 use crate::name::{Pattern, ServerName};
 use crate::store::record::Attempts;
 
+use super::budget::Counts;
+use super::ca::Ca;
+use super::domain::registered_domain;
 use super::dossier::Dossier;
 use super::failover::Standing;
 use super::issuers::Issuers;
+use super::limits_known::Limits;
 use super::names::obstacle_at;
 use super::plan::{Asked, Facts};
+use super::stored::Known;
 
 static NONE: Attempts = Attempts { failures: 0, validations: 0, last: None, since: None };
 
@@ -17,9 +24,15 @@ pub fn standings<'a>(
     name: &ServerName,
     dossier: &'a Dossier,
     issuers: &Issuers,
+    now: Moment,
 ) -> Vec<Standing<'a>> {
     let pattern = Pattern::Exact(name.clone());
-    let standing = |(known, ca): (&'a super::stored::Known, &std::sync::Arc<super::ca::Ca>)| {
+    let standing = |(at, (known, ca)): (usize, (&'a Known, &Arc<Ca>))| {
+        let not_before = ca.ledger.as_ref().and_then(|ledger| {
+            let domain = registered_domain(name);
+            let counts = counts(dossier, at, ledger.limits, now);
+            ledger.not_before(&ca.order(name.as_str(), &domain, counts), now)
+        });
         let attempts = &known.record.attempts;
         // What a person could mend is tried again at once when that person changed something.
         let mended = attempts
@@ -30,11 +43,28 @@ pub fn standings<'a>(
         Standing {
             attempts: if mended { &NONE } else { attempts },
             begun: order.map(|order| order.begun),
-            not_before: None,
+            // What was placed has been counted.
+            not_before: not_before.filter(|_| order.is_none()),
             is_possible: obstacle_at(&pattern, &ca.issuer).is_none(),
         }
     };
-    dossier.at.iter().zip(&issuers.all).map(standing).collect()
+    dossier.at.iter().zip(&issuers.all).enumerate().map(standing).collect()
+}
+
+/// How an order for the name would count at this issuer, by what it has issued before.
+pub fn counts(dossier: &Dossier, at: usize, limits: &Limits, now: Moment) -> Counts {
+    let known = dossier.at.get(at);
+    let certificate = known.and_then(|known| known.record.certificate.as_ref());
+    let renewal = certificate.and_then(|certificate| certificate.renewal.as_ref());
+    let in_window = renewal.is_some_and(|window| window.start <= now && now < window.end);
+    if in_window && dossier.serving_at() == Some(at) {
+        return Counts::Exempt;
+    }
+    let issued = known.and_then(|known| known.certified.as_ref()).map(|one| one.not_before);
+    match issued {
+        Some(issued) if now.since(issued) < limits.renewal_within => Counts::Renewal,
+        _ => Counts::New,
+    }
 }
 
 /// The facts about a name. `asked` by an operator; `at_once`: whatever failed before.
@@ -63,5 +93,51 @@ pub fn facts<'a>(
         at_once,
         storable,
         seed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::PKCS_ECDSA_P256_SHA256;
+
+    use super::super::super::certified::samples::{DAY, Issuer};
+    use super::super::limits_known::limits_of;
+    use super::*;
+    use crate::config::autocert::LETS_ENCRYPT;
+    use crate::store::record::{Certificate, Renewal};
+
+    #[test]
+    fn what_the_same_issuer_renews_counts_less_and_in_its_window_not_at_all() {
+        let name = ServerName::parse("a.example").unwrap();
+        let directories = [LETS_ENCRYPT, "https://ca.example/dir"];
+        let mut dossier = Dossier::nothing(&name, directories.into_iter());
+        let limits = limits_of(LETS_ENCRYPT).unwrap();
+        let (chain, private_key) =
+            Issuer::new("counts").pair(&["a.example"], &PKCS_ECDSA_P256_SHA256);
+        let certificate = Certificate { chain, private_key, ..Certificate::default() };
+        dossier.at[0].take(&name, certificate.clone()).unwrap();
+        let begun = dossier.certified().unwrap().not_before;
+        let due = begun.plus(60 * DAY);
+        let count = |dossier: &Dossier, now| counts(dossier, 0, limits, now);
+        assert_eq!(count(&dossier, due), Counts::Renewal);
+        assert_eq!(counts(&dossier, 1, limits, due), Counts::New);
+        assert_eq!(count(&dossier, begun.plus(121 * DAY)), Counts::New);
+        let (start, end) = (due, due.plus(Duration::from_secs(3600)));
+        let renewal = Renewal { id: "a.b".into(), start, end, selected: due, explanation: None };
+        let windowed = Certificate { renewal: Some(renewal), ..certificate };
+        dossier.at[0].take(&name, windowed.clone()).unwrap();
+        for (now, expected) in [
+            (due.minus(Duration::from_secs(1)), Counts::Renewal),
+            (due, Counts::Exempt),
+            (end, Counts::Renewal),
+        ] {
+            assert_eq!(count(&dossier, now), expected, "{now}");
+        }
+        // Another issuer's certificate is not one that this one could replace.
+        let mut moved = Dossier::nothing(&name, directories.into_iter());
+        moved.at[1].take(&name, windowed).unwrap();
+        assert_eq!(count(&moved, due), Counts::New);
     }
 }

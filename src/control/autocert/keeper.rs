@@ -23,6 +23,7 @@ use super::elsewhere::Elsewhere;
 use super::entry::{Entry, Reply, SETTLE_PAUSE};
 use super::events::{Event, Events};
 use super::issuers::Issuers;
+use super::outlook::Outlook;
 use super::pace;
 use super::plan::{Asked, Plan};
 use super::revocation;
@@ -108,6 +109,7 @@ struct Assigned {
     events: Events,
     entries: HashMap<ServerName, Entry>,
     elsewhere: Elsewhere,
+    outlook: Outlook,
 }
 
 /// Work that is done.
@@ -262,13 +264,14 @@ impl Keeper {
     fn assign(&mut self, issuers: Arc<Issuers>, names: Vec<(ServerName, Dossier)>) {
         let now = Moment::now();
         let before = self.assigned.take();
-        let (mut old, same_issuers, elsewhere) = match before {
+        let (mut old, same_issuers, elsewhere, outlook) = match before {
             Some(before) => {
                 let same_dir = before.issuers.settings.dir == issuers.settings.dir;
                 let elsewhere = same_dir.then_some(before.elsewhere);
-                (before.entries, before.issuers.are_those_of(&issuers), elsewhere)
+                let same_issuers = before.issuers.are_those_of(&issuers);
+                (before.entries, same_issuers, elsewhere, before.outlook)
             }
-            None => (HashMap::new(), false, None),
+            None => (HashMap::new(), false, None, Outlook::new(now)),
         };
         let elsewhere = elsewhere
             .unwrap_or_else(|| Elsewhere::start(issuers.store.clone(), issuers.publisher.clone()));
@@ -288,7 +291,7 @@ impl Keeper {
         });
         let entries = entries.collect();
         let events = Events::new(issuers.settings.hook.as_deref());
-        self.assigned = Some(Assigned { events, entries, issuers, elsewhere });
+        self.assigned = Some(Assigned { events, entries, issuers, elsewhere, outlook });
     }
 
     /// A bug met in the work on one name is that name's misfortune alone.
@@ -393,6 +396,7 @@ impl Assigned {
     }
 
     fn look_at_all(&mut self, now: Moment) {
+        self.outlook.look(&self.issuers, self.entries.values(), now);
         let issuers = self.issuers.clone();
         for entry in self.entries.values_mut().filter(|entry| !entry.at_work) {
             // What is due takes its turn; a name that waits a moment on purpose goes on waiting.

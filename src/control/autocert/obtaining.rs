@@ -11,6 +11,7 @@ use crate::name::ServerName;
 use crate::store::record::{Attempts, Certificate, Class};
 
 use super::ari;
+use super::budget::Counts;
 use super::ca::Ca;
 use super::held::Held;
 use super::http_client::last_answer;
@@ -29,6 +30,8 @@ pub struct Obtaining<'a> {
     pub ca: &'a Arc<Ca>,
     pub name: &'a ServerName,
     pub known: &'a mut Known,
+    /// How an order counts against the issuer's limits.
+    pub counts: Counts,
     /// Its certificate is the one that serves, and is to be replaced.
     pub serves: bool,
     /// Whether the store takes what it is given.
@@ -74,6 +77,7 @@ impl Obtaining<'_> {
                 directory: directory.clone(),
                 name: self.name,
                 record: &mut self.known.record,
+                counts: self.counts,
                 keeping: if *self.storable { Keeping::Must } else { Keeping::Should },
                 lock: self.lock,
             };

@@ -16,6 +16,7 @@ use crate::store::Expect;
 use crate::store::record::{Certificate, Class, OpenOrder, Record};
 
 use super::blocking;
+use super::budget::Counts;
 use super::ca::{Answering, Ca};
 use super::directory::Directory;
 use super::elsewhere::SEEN_AFTER;
@@ -25,6 +26,7 @@ use super::keys;
 use super::mutant::{Mutant, mutant};
 use super::patience::{FIRST, TIMEOUT, longer, may_pass, pause};
 use super::shared::{self, Shared};
+use super::spending::Spending;
 use super::verdict::{Doing, Failed, Verdict, judge, judge_problem};
 use super::writes;
 
@@ -66,6 +68,8 @@ pub struct Ordering<'a> {
     pub name: &'a ServerName,
     pub record: &'a mut Record,
     pub keeping: Keeping,
+    /// How it counts against the issuer's limits.
+    pub counts: Counts,
     /// Of the name: nothing is stored once it is lost.
     pub lock: Option<&'a Held>,
 }
@@ -74,6 +78,20 @@ impl Ordering<'_> {
     /// Goes on with the open order, if there is one, else places one, and proves control of the name by
     /// this challenge. `replaces` identifies the certificate that is renewed.
     pub async fn certificate(
+        &mut self,
+        kind: ChallengeKind,
+        replaces: Option<&str>,
+    ) -> Result<Certificate, Failed> {
+        let outcome = self.order(kind, replaces).await;
+        if let Err(failed) = &outcome
+            && (failed.class == Class::Validation || failed.is("caa"))
+        {
+            self.spend().fail(self.counts).await;
+        }
+        outcome
+    }
+
+    async fn order(
         &mut self,
         kind: ChallengeKind,
         replaces: Option<&str>,
@@ -151,6 +169,10 @@ impl Ordering<'_> {
             None => Identifier::Dns(self.name.as_str().to_owned()),
         }];
         let mut replaces = replaces.filter(|_| self.directory.renewal_info.is_some());
+        if replaces.is_none() && self.counts == Counts::Exempt {
+            self.counts = Counts::Renewal;
+        }
+        self.spend().take(self.counts).await?;
         let mut order = self.new_order(&identifiers, replaces).await;
         // Whatever the CA has against `replaces` (RFC 9773 §5), it is no reason not to renew.
         if let Err(error) = &order
@@ -160,6 +182,10 @@ impl Ordering<'_> {
         {
             info!(name = %self.name, %error, "ordering without 'replaces'");
             replaces = None;
+            if self.counts == Counts::Exempt {
+                self.counts = Counts::Renewal;
+                self.spend().take(self.counts).await?;
+            }
             order = self.new_order(&identifiers, replaces).await;
         }
         // Nor is a profile that the CA had when its directory was fetched.
@@ -170,12 +196,23 @@ impl Ordering<'_> {
             self.directory = self.without_profile(error).await?;
             order = self.new_order(&identifiers, replaces).await;
         }
-        let order = order.map_err(|error| judge(Doing::Ordering, &error, &last_answer()))?;
+        let order = match order {
+            Ok(order) => order,
+            Err(error) => {
+                let failed = judge(Doing::Ordering, &error, &last_answer());
+                self.spend().give_back(self.counts).await;
+                return Err(failed);
+            }
+        };
         if let Some(open) = &mut self.record.order {
             open.url = Some(order.url().to_owned());
         }
         self.save().await?;
         Ok(order)
+    }
+
+    fn spend(&self) -> Spending<'_> {
+        Spending { ca: self.ca, name: self.name }
     }
 
     /// The directory as it is now, and in any case without the profile that was refused.

@@ -8,6 +8,7 @@ use crate::config::autocert::ChallengeKind;
 use crate::name::ServerName;
 use crate::store::record::{Class, Record};
 
+use super::budget::Counts;
 use super::ca::Ca;
 use super::held::Held;
 use super::order::{Keeping, Ordering};
@@ -68,6 +69,7 @@ async fn order(
         directory,
         name,
         record: &mut record,
+        counts: Counts::New,
         keeping: Keeping::Not,
         lock,
     };

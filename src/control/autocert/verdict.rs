@@ -12,6 +12,8 @@ use crate::store::record::{Class, Failure};
 use super::http_client::Answer;
 use super::transport::Trouble;
 
+/// The kind of what was not asked of an issuer because its limit would be passed.
+pub const BUDGET: &str = "ringgate:budget";
 const PREFIX: &str = "urn:ietf:params:acme:error:";
 
 /// What to do after a failure.
@@ -65,6 +67,15 @@ impl Failed {
     pub fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         let verdict = Verdict::NextIssuer { remedy: remedy.into() };
         Self { class: Class::Operator, verdict, what: what.into(), kind: None }
+    }
+
+    /// One order more would pass a limit of the issuer's that we know; there is room at `free`.
+    pub fn budget(issuer: &str, domain: &str, free: Moment) -> Self {
+        let what = format!(
+            "one order more for {domain} would pass a limit of {issuer}; there is room at {free}"
+        );
+        let verdict = Verdict::Retry { not_before: Some(free) };
+        Self { class: Class::Limited, verdict, what, kind: Some(BUDGET.into()) }
     }
 
     /// A person can mend it, and it may mend itself; asking meanwhile costs nothing, so that it is tried

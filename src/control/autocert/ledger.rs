@@ -1,0 +1,240 @@
+//! What has been used of one issuer's limits, kept in the store for all nodes and restarts.
+//!
+//! What cannot be stored is counted in memory: an order is worth more than its entry.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{debug, warn};
+
+use crate::clock::Moment;
+use crate::store::{Expect, Store, layout};
+
+use super::blocking;
+use super::budget::{Budget, Order};
+use super::limits_known::{Limits, limits_of};
+
+/// How often a change is tried that another node was faster with: each try loses only to one that won.
+const TRIES: usize = 16;
+
+pub struct Ledger {
+    pub limits: &'static Limits,
+    object: String,
+    store: Arc<dyn Store>,
+    /// As it was last seen or changed.
+    known: Mutex<Budget>,
+}
+
+impl Ledger {
+    /// `None` for an issuer whose limits are not known.
+    pub fn of(directory: &str, store: &Arc<dyn Store>) -> Option<Self> {
+        let limits = limits_of(directory)?;
+        Some(Self::with(limits, &layout::issuer_key(directory), store))
+    }
+
+    fn with(limits: &'static Limits, issuer_key: &str, store: &Arc<dyn Store>) -> Self {
+        let (object, store) = (layout::budget(issuer_key), store.clone());
+        Self { limits, object, store, known: Mutex::default() }
+    }
+
+    /// As far as this node knows; [`Ledger::take`] asks the store.
+    pub fn known(&self) -> Budget {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When such an order may be placed, as far as this node knows; `None`: now.
+    pub fn not_before(&self, order: &Order<'_>, now: Moment) -> Option<Moment> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(known.free_at(self.limits, order, now)).filter(|free| *free > now)
+    }
+
+    /// Counts an order that is about to be placed, if there is room for it.
+    ///
+    /// # Errors
+    /// When there is.
+    pub async fn take(&self, order: &Order<'_>, now: Moment) -> Result<(), Moment> {
+        self.change(
+            |budget| match budget.free_at(self.limits, order, now) {
+                free if free > now => Err(free),
+                _ => {
+                    budget.take(self.limits, order, now);
+                    Ok(())
+                }
+            },
+            now,
+        )
+        .await
+    }
+
+    /// Takes back an order that was not placed.
+    pub async fn give_back(&self, order: &Order<'_>, now: Moment) {
+        let give_back = |budget: &mut Budget| {
+            budget.give_back(self.limits, order, now);
+            Ok(())
+        };
+        // It refuses nothing.
+        let _ = self.change(give_back, now).await;
+    }
+
+    /// Counts an order that failed to prove control of the name: it leads to no certificate.
+    pub async fn fail(&self, order: &Order<'_>, now: Moment) {
+        let fail = |budget: &mut Budget| {
+            budget.fail(self.limits, order, now);
+            budget.give_back_certificate(self.limits, order, now);
+            Ok(())
+        };
+        let _ = self.change(fail, now).await;
+    }
+
+    /// Notes that it has been said that the limits will not suffice.
+    ///
+    /// # Errors
+    /// If it was said since `last`, by another node or before a restart.
+    pub async fn warn(&self, last: Moment, now: Moment) -> Result<(), Moment> {
+        self.change(
+            |budget| match budget.warned {
+                Some(warned) if last < warned && warned <= now => Err(warned),
+                _ => {
+                    budget.warned = Some(now);
+                    Ok(())
+                }
+            },
+            now,
+        )
+        .await
+    }
+
+    /// Changes what is stored, or what is in memory if the store has it not. A refusal changes nothing.
+    async fn change(
+        &self,
+        change: impl Fn(&mut Budget) -> Result<(), Moment>,
+        now: Moment,
+    ) -> Result<(), Moment> {
+        for _ in 0..TRIES {
+            let (store, object) = (self.store.clone(), self.object.clone());
+            let found = match blocking(move || store.get(&object)).await {
+                Ok(found) => found,
+                Err(error) => {
+                    debug!(object = self.object, %error, "counted in memory");
+                    break;
+                }
+            };
+            let mut budget = self.read(found.as_deref());
+            let changed = change(&mut budget);
+            budget.tidy(now);
+            self.keep(&budget);
+            changed?;
+            let (store, object) = (self.store.clone(), self.object.clone());
+            let stored = blocking(move || {
+                let expected = found.as_deref().map_or(Expect::Nothing, Expect::Content);
+                store.put(&object, &budget.encode(), expected)
+            });
+            match stored.await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => {
+                    debug!(object = self.object, %error, "counted in memory");
+                    return Ok(());
+                }
+            }
+        }
+        let mut budget = self.known();
+        change(&mut budget)?;
+        self.keep(&budget);
+        Ok(())
+    }
+
+    fn read(&self, found: Option<&[u8]>) -> Budget {
+        let Some(found) = found else { return Budget::default() };
+        Budget::decode(found).unwrap_or_else(|| {
+            let object = &self.object;
+            warn!(object, "what was used of the CA's limits is damaged; it counts as nothing used");
+            Budget::default()
+        })
+    }
+
+    fn keep(&self, budget: &Budget) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone_from(budget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Counts;
+    use super::*;
+    use crate::config::autocert::LETS_ENCRYPT;
+    use crate::store::directory::scratch::ScratchStore;
+
+    const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
+    const ORDER: Order<'_> =
+        Order { account: "", domain: "a.example", name: "a.example", counts: Counts::New };
+
+    #[tokio::test]
+    async fn nodes_share_what_is_left_and_a_restart_finds_it() {
+        let (_scratch, store) = ScratchStore::new("ledger");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let node = || Ledger::of(LETS_ENCRYPT, &store).unwrap();
+        let (one, other) = (node(), node());
+        for _ in 0..2 {
+            one.take(&ORDER, NOW).await.unwrap();
+            other.take(&ORDER, NOW).await.unwrap();
+        }
+        one.take(&ORDER, NOW).await.unwrap();
+        let free = NOW.plus(one.limits.same_names.refill);
+        // What another node has used is found out when an order is to be placed.
+        assert_eq!(other.not_before(&ORDER, NOW), None);
+        assert_eq!(other.take(&ORDER, NOW).await, Err(free));
+        assert_eq!(other.not_before(&ORDER, NOW), Some(free));
+        assert_eq!(node().take(&ORDER, NOW).await, Err(free));
+        other.give_back(&ORDER, NOW).await;
+        node().take(&ORDER, NOW).await.unwrap();
+        node().fail(&ORDER, NOW).await;
+        node().take(&ORDER, NOW).await.unwrap();
+        assert!(Ledger::of("https://ca.example/dir", &store).is_none());
+    }
+
+    #[tokio::test]
+    async fn concurrent_orders_are_all_counted() {
+        let (_scratch, store) = ScratchStore::new("ledger-race");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let mut orders = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let node = Ledger::of(LETS_ENCRYPT, &store).unwrap();
+            orders.spawn(async move { node.take(&ORDER, NOW).await.is_ok() });
+        }
+        let placed = orders.join_all().await.into_iter().filter(|placed| *placed).count();
+        assert_eq!(placed, 5);
+    }
+
+    #[tokio::test]
+    async fn damaged_it_begins_anew_and_without_a_store_it_counts_in_memory() {
+        let (_scratch, store) = ScratchStore::new("ledger-damaged");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let object = layout::budget(&layout::issuer_key(LETS_ENCRYPT));
+        store.put(&object, b"\0\0", Expect::Anything).unwrap();
+        let node = Ledger::of(LETS_ENCRYPT, &store).unwrap();
+        node.take(&ORDER, NOW).await.unwrap();
+        assert!(Budget::decode(&store.get(&object).unwrap().unwrap()).is_some());
+        let (_scratch, store) = ScratchStore::new("ledger-none");
+        let store: Arc<dyn Store> = Arc::new(store);
+        // An object in the place of a folder.
+        store.put("ringgate", b"x", Expect::Anything).unwrap();
+        let node = Ledger::of(LETS_ENCRYPT, &store).unwrap();
+        for _ in 0..5 {
+            node.take(&ORDER, NOW).await.unwrap();
+        }
+        assert!(node.take(&ORDER, NOW).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_warning_is_said_once_whoever_says_it() {
+        let (_scratch, store) = ScratchStore::new("ledger-warned");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let week = std::time::Duration::from_secs(7 * 24 * 3600);
+        let warn = |now: Moment| {
+            let node = Ledger::of(LETS_ENCRYPT, &store).unwrap();
+            async move { node.warn(now.minus(week), now).await.is_ok() }
+        };
+        assert!(warn(NOW).await && !warn(NOW).await);
+        assert!(!warn(NOW.plus(week / 2)).await && warn(NOW.plus(week)).await);
+    }
+}
