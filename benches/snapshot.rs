@@ -1,5 +1,5 @@
-//! The certificate index: looking a server name up, and publishing one changed certificate at a million
-//! names through the real publisher.
+//! The certificate index: looking a server name up, and publishing one changed certificate or one refreshed
+//! staple at a million names through the real publisher.
 #![allow(clippy::disallowed_methods, reason = "a benchmark sets its own inputs up")]
 
 use std::collections::HashMap;
@@ -95,6 +95,34 @@ fn benches(criterion: &mut Criterion) {
                         (pattern, certified(turn))
                     },
                     |(pattern, choice)| publisher.certificate(pattern, Some(choice)),
+                    BatchSize::SmallInput,
+                );
+            },
+        );
+        // The one that is served for each name, as the control plane knows it.
+        let mut served: HashMap<usize, Arc<CertifiedKey>> = HashMap::new();
+        criterion.bench_function(
+            &format!("publish one refreshed staple, {names} names"),
+            |bencher| {
+                bencher.iter_batched(
+                    || {
+                        turn += 1;
+                        let number = turn * 7_919 % names;
+                        let pattern = Pattern::parse(&name(number)).expect("a name");
+                        let before = served.remove(&number).unwrap_or_else(|| {
+                            let lookup = |s: &ringgate::snapshot::Snapshot| {
+                                s.certificates.lookup(&name(number)).cloned()
+                            };
+                            let choice = cell.read(lookup).expect("its certificate");
+                            choice.elliptic.expect("a certified key").1
+                        });
+                        let mut after = (*before).clone();
+                        after.ocsp = Some(turn.to_be_bytes().repeat(60));
+                        let after = Arc::new(after);
+                        served.insert(number, after.clone());
+                        (pattern, before, after)
+                    },
+                    |(pattern, before, after)| publisher.restaple(&[pattern], &before, &after),
                     BatchSize::SmallInput,
                 );
             },

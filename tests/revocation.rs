@@ -2,11 +2,12 @@
 
 use std::process::Output;
 
+use crate::harness::autocert::{arguments, leaf, serial, wait_for_certificate};
 use crate::harness::ocsp::{
     Answer, Leaf, OpensslCa, OpensslOcsp, Responder, certificates, is_stapled, responder_port,
     shown,
 };
-use crate::harness::{Key, Ringgate, Scratch, binary, wait_for};
+use crate::harness::{Key, Pebble, PebbleOptions, Ringgate, Scratch, binary, command, wait_for};
 
 fn start(scratch: &Scratch, yaml: &str) -> Ringgate {
     let config = scratch.write("ringgate.yaml", yaml).display().to_string();
@@ -32,12 +33,15 @@ fn a_revoked_certificate_by_hand_loses_its_staple_and_the_log_is_loud() {
     let leaf = Leaf { responder: Some(&url), ..Leaf::default() };
     let (cert, key) = ca.issue_with_root("leaf", "a.example", leaf);
     // Half a minute later it is refreshed.
-    let _responder = OpensslOcsp::start(&ca, port, "ca", "-nmin 1");
+    let responder = OpensslOcsp::start(&ca, port, "ca", "-nmin 1");
     let ringgate = start(&scratch, &certificates(&[(&cert, &key)], &["a.example"]));
     wait_for("a staple", || is_stapled(ringgate.address, "a.example", &[]).then_some(()));
     assert!(certs(&ringgate).contains("good until"), "{}", certs(&ringgate));
     assert_eq!(stored(&ringgate), 1);
     ca.revoke("leaf", "keyCompromise");
+    // One that runs reads the CA's index again only after it has answered once more.
+    drop(responder);
+    let _responder = OpensslOcsp::start(&ca, port, "ca", "-nmin 1");
     ringgate.wait_for_log("IS REVOKED");
     wait_for("no staple any more", || {
         shown(ringgate.address, "a.example", &[])
@@ -82,4 +86,74 @@ fn a_revocation_is_noticed_from_the_list_of_an_issuer_without_a_responder() {
     ringgate.signal("HUP");
     ringgate.wait_for_log("IS REVOKED");
     assert!(certs(&ringgate).contains("REVOKED on"), "{}", certs(&ringgate));
+}
+
+/// What the CA's responder would say of a serial number: an entry of `openssl ca`'s index says it.
+fn response_of(pebble: &Pebble, serial: &str, entry: &str) -> Vec<u8> {
+    let scratch = Scratch::new();
+    let (chain, private_key) = pebble.intermediate();
+    let serial = serial.trim_start_matches("00").to_uppercase();
+    let write = |name: &str, content: &str| scratch.write(name, content).display().to_string();
+    let (ca, key) = (write("ca.crt", &chain), write("ca.key", &private_key));
+    let index = write("index", &format!("{entry}\t{serial}\tunknown\t/CN=x\n"));
+    let response = scratch.path().join("response");
+    let line = format!(
+        "ocsp -index {index} -CA {ca} -rsigner {ca} -rkey {key} -issuer {ca} -serial 0x{serial} -ndays 1 -respout {}",
+        response.display()
+    );
+    let made = command("openssl", &line.split(' ').collect::<Vec<_>>(), "");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    std::fs::read(response).expect("the response")
+}
+
+#[test]
+fn a_revoked_certificate_of_an_issuer_is_replaced_at_once_with_another_private_key() {
+    let ocsp_responder = Some("http://ocsp.example/x".to_owned());
+    let pebble = Pebble::start(PebbleOptions { ocsp_responder, ..PebbleOptions::default() });
+    // The name resolves nowhere; the proxy answers for it.
+    let responder = Responder::start(Answer::with(503, ""));
+    let proxy = format!("http://{}", responder.address);
+    let all = arguments(&pebble, &["a.example"], &[]);
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let node = Ringgate::start_with(&all, |command| {
+        command.env("HTTP_PROXY", &proxy);
+    });
+    let first = wait_for_certificate(&node, &pebble, "a.example");
+    responder.wait_for_more_than(0);
+    let asked = responder.asked();
+    let first_line = &asked[0].0;
+    assert!(
+        first_line.starts_with("GET http://ocsp.example/x/"),
+        "the absolute form: {first_line}"
+    );
+    let (root, key_of) = (pebble.root(), |der: &[u8]| {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        X509Certificate::from_der(der).expect("a certificate").1.public_key().raw.to_vec()
+    });
+    let before = leaf(node.address, "a.example", &root).expect("a leaf");
+    let revoked = "R\t401231000000Z\t260101000000Z,keyCompromise";
+    responder.set(Answer::ok(response_of(&pebble, &first, revoked)));
+    let after = wait_for("another certificate", || {
+        let leaf = leaf(node.address, "a.example", &root).ok()?;
+        (serial(&leaf) != first).then_some(leaf)
+    });
+    assert_ne!(key_of(&before), key_of(&after));
+    assert!(node.log().contains("is revoked by its issuer"), "{}", node.log());
+    let good = response_of(&pebble, &serial(&after), "V\t401231000000Z\t");
+    responder.set(Answer::ok(good));
+    // It has met the response about the other already, and would be patient with that.
+    node.signal("HUP");
+    wait_for("its staple", || is_stapled(node.address, "a.example", &[]).then_some(()));
+}
+
+#[test]
+fn a_certificate_of_an_issuer_does_not_lead_to_this_machine() {
+    let responder = Responder::start(Answer::ok("x"));
+    let ocsp_responder = Some(responder.url());
+    let pebble = Pebble::start(PebbleOptions { ocsp_responder, ..PebbleOptions::default() });
+    let all = arguments(&pebble, &["a.example"], &[]);
+    let node = Ringgate::start(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_for_certificate(&node, &pebble, "a.example");
+    node.wait_for_log("is this machine itself and is not asked");
+    assert_eq!(responder.asked(), []);
 }

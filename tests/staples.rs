@@ -6,7 +6,7 @@ use crate::harness::ocsp::{
     Answer, Leaf, OpensslCa, OpensslOcsp, Responder, certificates, is_stapled, responder_port,
     shown,
 };
-use crate::harness::{Key, Ringgate, Scratch, wait_for};
+use crate::harness::{Key, Ringgate, Scratch, command, wait_for};
 
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
@@ -113,4 +113,64 @@ fn bad_responses_are_never_stapled_and_told_of_once() {
     responder.set(Answer::ok(good));
     let ringgate = start(&scratch, &yaml);
     wait_stapled(&ringgate, "a.example");
+}
+
+/// The serial number that is served for a name.
+fn serial(ringgate: &Ringgate, name: &str) -> String {
+    let text = shown(ringgate.address, name, &["-showcerts"]);
+    let begin = text.find("-----BEGIN CERTIFICATE-----").expect("a certificate");
+    let end = text.find("-----END CERTIFICATE-----").expect("its end");
+    let pem = format!("{}-----END CERTIFICATE-----\n", &text[begin..end]);
+    let output = command("openssl", &["x509", "-noout", "-serial"], &pem);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn a_must_staple_certificate_takes_anothers_place_only_with_its_staple() {
+    let (scratch, ca) = (Scratch::new(), OpensslCa::new(Key::P256));
+    let responder = Responder::start(Answer::with(503, ""));
+    let url = responder.url();
+    let (cert, key) = ca.issue_with_root("plain", "a.example", Leaf::default());
+    let must_staple = Leaf { responder: Some(&url), must_staple: true, ..Leaf::default() };
+    let (new_cert, new_key) = ca.issue_with_root("must", "a.example", must_staple);
+    let ringgate = start(&scratch, &certificates(&[(&cert, &key)], &["a.example"]));
+    let plain = serial(&ringgate, "a.example");
+    std::fs::copy(&new_key, &key).expect("another private key");
+    std::fs::copy(&new_cert, &cert).expect("another chain");
+    responder.wait_for_more_than(1);
+    assert_eq!(serial(&ringgate, "a.example"), plain);
+    responder.set(Answer::ok(ca.response("must", "ca", "-ndays 1")));
+    wait_for("the new one", || (serial(&ringgate, "a.example") != plain).then_some(()));
+    assert!(is_stapled(ringgate.address, "a.example", &[]));
+    // Where nothing else can serve the name, it does so without.
+    responder.set(Answer::with(503, ""));
+    let scratch = Scratch::new();
+    let alone = start(&scratch, &certificates(&[(&new_cert, &new_key)], &["a.example"]));
+    responder.wait_for_more_than(responder.asked().len());
+    assert_ne!(serial(&alone, "a.example"), plain);
+}
+
+#[test]
+fn what_is_off_asks_nobody_and_staples_nothing() {
+    let (scratch, ca) = (Scratch::new(), OpensslCa::new(Key::P256));
+    let responder = Responder::start(Answer::with(503, ""));
+    let url = responder.url();
+    let leaf = Leaf { responder: Some(&url), list: Some(&url), ..Leaf::default() };
+    let (cert, _) = ca.issue_with_root("leaf", "a.example", leaf);
+    let staple = ca.response("leaf", "ca", "-ndays 1");
+    std::fs::write(cert.with_extension("crt.ocsp"), staple).expect("a staple by hand");
+    let dir = cert.parent().expect("a directory").display().to_string();
+    let yaml = format!(
+        "certificates: [{dir}]\nroutes:\n- from: https://a.example\n  to: tcp://127.0.0.1:1\n"
+    );
+    let ringgate = start(&scratch, &format!("{yaml}ocsp_stapling: false\n"));
+    assert!(!is_stapled(ringgate.address, "a.example", &[]));
+    // Turned on, the one by hand is stapled at once and nobody is asked before it is due.
+    scratch.write("ringgate.yaml", &yaml);
+    ringgate.signal("HUP");
+    wait_stapled(&ringgate, "a.example");
+    assert_eq!(responder.asked(), []);
+    scratch.write("ringgate.yaml", format!("{yaml}ocsp_stapling: false\n"));
+    ringgate.signal("HUP");
+    wait_for("no staple", || (!is_stapled(ringgate.address, "a.example", &[])).then_some(()));
 }

@@ -726,6 +726,11 @@ pub(super) mod samples {
         time::OffsetDateTime::from_unix_timestamp(moment.unix_seconds()).unwrap()
     }
 
+    /// An identity of its own for each number.
+    pub fn identity(number: u8) -> Identity {
+        Identity([number; 32])
+    }
+
     /// A directory of one test, removed at its end.
     pub struct Scratch(pub PathBuf);
 

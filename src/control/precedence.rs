@@ -256,6 +256,8 @@ impl<'a> Covering<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::super::certified::samples::{DAY, Issuer, NOW};
     use super::*;
 
@@ -302,6 +304,38 @@ mod tests {
             let www = changed.iter().find(|(one, _)| *one == pattern("www.example.com")).unwrap();
             assert_eq!((changed.len(), www.1.is_some()), (2, stands));
         }
+    }
+
+    #[test]
+    fn what_lacks_the_staple_that_it_must_have_serves_only_where_nothing_else_does() {
+        let issuer = Issuer::new("must-staple");
+        let make = |names: &[&str], lacks: bool, days: u32| {
+            let mut certified = issuer.certified(names, NOW.plus(days * DAY));
+            certified.named.must_staple = lacks;
+            Arc::new(certified)
+        };
+        let lacking = make(&["a.example"], true, 60);
+        let shorter = make(&["a.example"], false, 1);
+        let shown = |all: &[Arc<Certified>], name: &str| {
+            let chosen = choices(all, NOW);
+            chosen.get(&pattern(name)).and_then(|choice| Some(choice.elliptic.clone()?.1))
+        };
+        let is = |shown: Option<Arc<_>>, one: &Arc<Certified>| {
+            shown.is_some_and(|shown| Arc::ptr_eq(&shown, &one.key))
+        };
+        assert!(is(shown(&[lacking.clone(), shorter.clone()], "a.example"), &shorter));
+        assert!(is(shown(from_ref(&lacking), "a.example"), &lacking));
+        let over = Arc::new(issuer.certified(&["a.example"], NOW.minus(DAY)));
+        assert!(is(shown(&[over, lacking.clone()], "a.example"), &lacking));
+        // A wildcard that serves well is better too, and with the staple it is as good as any.
+        let wildcard = make(&["*.example"], false, 1);
+        assert!(shown(&[lacking.clone(), wildcard.clone()], "a.example").is_none());
+        let mut stapled = (*lacking).clone();
+        super::super::staple::attach(&mut stapled, Some(vec![0]));
+        let stapled = Arc::new(stapled);
+        assert!(is(shown(&[stapled.clone(), wildcard, shorter], "a.example"), &stapled));
+        assert!(Covering::of_fit(&[stapled], NOW).covers(&pattern("a.example")));
+        assert!(!Covering::of_fit(&[lacking], NOW).covers(&pattern("a.example")));
     }
 
     #[test]

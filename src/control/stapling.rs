@@ -27,7 +27,8 @@ use super::staples::state::State;
 /// Which staples there are, and the keeper's leash.
 #[derive(Default)]
 pub struct Stapling {
-    /// `None`: off.
+    is_on: bool,
+    /// `None`: off, or no certificate names anybody.
     means: Option<Means>,
     /// What the means were made of.
     settings: Option<(config::stapling::Stapling, Vec<u8>)>,
@@ -92,6 +93,7 @@ impl Stapling {
             .filter(|certified| is_watched(certified))
             .map(|certified| (certified.identity(), certified))
             .collect();
+        self.is_on = settings.is_some();
         self.configure(settings.filter(|_| !watched.is_empty()), roots);
         let is_gone = |identity: &&Identity| !watched.contains_key(identity);
         let gone: Vec<Identity> = self.shown.keys().filter(is_gone).copied().collect();
@@ -250,7 +252,7 @@ impl Stapling {
                 lacking.extend(&certified.patterns);
             }
         }
-        if lacking.is_empty() || self.means.is_none() {
+        if lacking.is_empty() || !self.is_on {
             return;
         }
         let stays: HashSet<Identity> = after.iter().map(|certified| certified.identity()).collect();
@@ -332,5 +334,83 @@ fn state_of(plain: &Certified, staple: Option<&Staple>, bad: Option<Bad>) -> Sta
         }
         (Some(staple), None) => State::Good { until: staple.good.until },
         (None, None) => State::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use super::super::certified::certify;
+    use super::super::certified::samples::{Scratch, source};
+    use super::super::staples::samples::Authority;
+    use super::*;
+    use crate::config::stapling::Stapling as Settings;
+
+    /// A certificate by hand that must be stapled, its issuer below it, and its issuer.
+    fn certified(authority: &Authority, must_staple: bool) -> Arc<Certified> {
+        let (chain, key) = authority.pair("a.example", must_staple);
+        Arc::new(certify(chain.as_bytes(), key.as_bytes(), source()).unwrap())
+    }
+
+    fn settings(scratch: &Scratch) -> Settings {
+        Settings { dir: scratch.0.clone(), http_proxy: None, https_proxy: None, notes: Vec::new() }
+    }
+
+    fn stapled(authority: &Authority, certified: &Arc<Certified>, now: Moment) -> Arc<Certified> {
+        let leaf = certified.key.cert.first().unwrap();
+        let mut data = authority.good(leaf);
+        data.responses[0].this_update = super::super::staples::samples::time(now);
+        data.responses[0].next_update =
+            Some(super::super::staples::samples::time(now.plus(std::time::Duration::from_secs(9))));
+        let mut stapled = (**certified).clone();
+        attach(&mut stapled, Some(authority.signed(&data)));
+        Arc::new(stapled)
+    }
+
+    #[test]
+    fn a_staple_by_hand_is_served_only_if_it_is_good_and_stapling_is_on() {
+        let (scratch, authority) = (Scratch::new("stapling-hand"), Authority::new("hand"));
+        let now = Moment::now();
+        let with = stapled(&authority, &certified(&authority, false), now);
+        let mut stapling = Stapling::default();
+        let settings = settings(&scratch);
+        let mut shown = |settings: Option<&Settings>, one: &Arc<Certified>, now| {
+            stapling.adopt(settings, b"", from_ref(one), Occasion::Change, now);
+            let dressed = stapling.dress(one);
+            (dressed.key.ocsp.is_some(), stapling.states().values().next().cloned())
+        };
+        let (is_stapled, state) = shown(Some(&settings), &with, now);
+        assert!(is_stapled && state.unwrap().starts_with("good until"));
+        assert_eq!(shown(None, &with, now), (false, None));
+        // Another file with another staple is judged anew, though the certificate is the same.
+        let over = stapled(&authority, &with, now.minus(std::time::Duration::from_secs(60)));
+        let (is_stapled, state) = shown(Some(&settings), &over, now);
+        assert!(!is_stapled && state.unwrap().contains("has expired"));
+    }
+
+    #[test]
+    fn what_must_be_stapled_leaves_the_one_before_in_place_until_it_is() {
+        let (scratch, authority) = (Scratch::new("stapling-must"), Authority::new("must"));
+        let now = Moment::now();
+        let (old, new) = (certified(&authority, false), certified(&authority, true));
+        let (mut stapling, settings) = (Stapling::default(), settings(&scratch));
+        let adopt = |stapling: &mut Stapling, all: &[Arc<Certified>], settings| {
+            stapling.adopt(settings, b"", all, Occasion::Change, now);
+        };
+        let is_kept = |stapling: &Stapling| matches!(stapling.outgoing(), [kept] if kept.identity() == old.identity());
+        adopt(&mut stapling, from_ref(&old), Some(&settings));
+        stapling.succeed(from_ref(&old), from_ref(&new), now);
+        adopt(&mut stapling, from_ref(&new), Some(&settings));
+        assert!(is_kept(&stapling));
+        let with = stapled(&authority, &new, now);
+        adopt(&mut stapling, &[with], Some(&settings));
+        assert!(!is_kept(&stapling));
+        // Nothing that must not be stapled waits, nor anything where all of it is off.
+        stapling.succeed(from_ref(&new), from_ref(&old), now);
+        assert!(stapling.outgoing().is_empty());
+        adopt(&mut stapling, from_ref(&old), None);
+        stapling.succeed(from_ref(&old), &[new], now);
+        assert!(stapling.outgoing().is_empty());
     }
 }

@@ -45,6 +45,8 @@ pub struct PebbleOptions {
     pub http_closed: bool,
     /// TLS-ALPN-01 likewise.
     pub tls_alpn_closed: bool,
+    /// The OCSP responder that its certificates name. It runs none itself.
+    pub ocsp_responder: Option<String>,
 }
 
 impl Default for PebbleOptions {
@@ -61,6 +63,7 @@ impl Default for PebbleOptions {
             alternate_roots: 0,
             http_closed: false,
             tls_alpn_closed: false,
+            ocsp_responder: None,
         }
     }
 }
@@ -133,6 +136,7 @@ impl Pebble {
             "externalAccountMACKeys": keys,
             "domainBlocklist": blocked,
             "certificateValidityPeriod": self.options.validity_seconds,
+            "ocspResponderURL": self.options.ocsp_responder.as_deref().unwrap_or_default(),
         }});
         self.scratch.write("pebble.json", config.to_string())
     }
@@ -221,6 +225,16 @@ impl Pebble {
         let answer = self.manage(&format!("/roots/{chain}"));
         assert_eq!(answer.status(), 200, "{answer:?}");
         String::from_utf8(answer.body).expect("PEM")
+    }
+
+    /// The intermediate that signs its certificates, and its private key, as PEM.
+    pub fn intermediate(&self) -> (String, String) {
+        let pem = |path: &str| {
+            let answer = self.manage(path);
+            assert_eq!(answer.status(), 200, "{answer:?}");
+            String::from_utf8(answer.body).expect("PEM")
+        };
+        (pem("/intermediates/0"), pem("/intermediate-keys/0"))
     }
 
     /// `Valid` or `Revoked`; none for a serial number (in hex) that it did not issue.

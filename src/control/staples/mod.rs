@@ -4,6 +4,8 @@
 //! the answer; `stored` keeps it; the control plane publishes it.
 
 pub mod asking;
+#[cfg(test)]
+mod corpus;
 mod crl;
 mod entry;
 mod fetch;
@@ -15,6 +17,8 @@ pub mod pointers;
 mod request;
 mod responders;
 pub mod response;
+#[cfg(test)]
+pub mod samples;
 mod signed;
 pub mod state;
 mod stored;

@@ -116,3 +116,66 @@ impl Responders {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::certified::samples::identity;
+    use super::*;
+
+    fn at(seconds: i64) -> Moment {
+        Moment::from_unix_seconds(seconds)
+    }
+
+    #[test]
+    fn a_responder_is_asked_by_few_at_once_and_by_the_most_pressing_first() {
+        let mut responders = Responders::default();
+        for number in 0..20 {
+            responders.wait("a.example", at(100 - i64::from(number)), identity(number));
+        }
+        let started: Vec<_> = responders.start().into_iter().map(|(who, ..)| who).collect();
+        assert_eq!(started, [19, 18, 17, 16].map(identity));
+        assert_eq!(responders.start(), []);
+        responders.finish("a.example", true);
+        // What it has taught counts for whoever comes next.
+        assert_eq!(responders.start(), [(identity(15), "a.example".to_owned(), true)]);
+    }
+
+    #[test]
+    fn one_that_hangs_keeps_no_other_waiting_and_all_together_are_bounded() {
+        let mut responders = Responders::default();
+        for number in 0..8 {
+            responders.wait("hangs.example", at(0), identity(number));
+        }
+        assert_eq!(responders.start().len(), AT_ONCE_EACH);
+        responders.wait("other.example", at(9), identity(9));
+        assert_eq!(responders.start(), [(identity(9), "other.example".to_owned(), false)]);
+        for place in 0..20 {
+            for number in 0..4 {
+                responders.wait(&place.to_string(), at(0), identity(100 + number));
+            }
+        }
+        assert_eq!(responders.start().len(), AT_ONCE - AT_ONCE_EACH - 1);
+    }
+
+    #[test]
+    fn an_outage_is_told_once_for_all_and_complaints_come_to_an_end() {
+        let mut responders = Responders::default();
+        responders.wait("a.example", at(0), identity(1));
+        assert!(responders.is_silent("a.example", "down"));
+        assert!(!responders.is_silent("a.example", "down"));
+        assert!(responders.is_silent("a.example", "still down"));
+        assert!(responders.answers("a.example") && !responders.answers("a.example"));
+        let told: Vec<_> = (0..TOLD + 5).map(|_| responders.telling("a.example")).collect();
+        assert_eq!(told.iter().filter(|one| **one == Telling::Tell).count(), TOLD - 1);
+        assert_eq!(told[TOLD - 1..TOLD + 1], [Telling::TellThereAreMore, Telling::Silent]);
+        responders.tell_again();
+        assert_eq!(responders.telling("a.example"), Telling::Tell);
+    }
+
+    #[test]
+    fn a_place_is_host_and_port() {
+        assert_eq!(place_of("http://OCSP.example/a"), "ocsp.example");
+        assert_eq!(place_of("http://ocsp.example:81"), "ocsp.example:81");
+        assert_eq!(place_of("no url at all"), "no url at all");
+    }
+}

@@ -251,3 +251,141 @@ fn moment(time: &OcspGeneralizedTime) -> Moment {
     let seconds = time.0.to_unix_duration().as_secs();
     Moment::from_unix_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::ExtendedKeyUsagePurpose::{Any, OcspSigning, ServerAuth};
+    use x509_cert::ext::Extension;
+    use x509_ocsp::RevokedInfo;
+
+    use super::super::super::certified::samples::{DAY, NOW};
+    use super::super::samples::{Authority, by_name, other_id, signed, time};
+    use super::*;
+
+    /// An authority, a leaf of its, and what it says of it.
+    fn setting() -> (Authority, Vec<u8>, ResponseData) {
+        let authority = Authority::new("authority");
+        let leaf = authority.leaf("a.example");
+        let data = authority.good(&leaf);
+        (authority, leaf, data)
+    }
+
+    fn why(judged: Result<Good, Bad>) -> String {
+        match judged {
+            Err(Bad::Refused(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_good_response_is_good_for_as_long_as_it_says() {
+        let (authority, leaf, data) = setting();
+        let response = authority.signed(&data);
+        let judged = |now| judge(&response, &leaf, authority.der(), now);
+        let good = Good { this_update: NOW.minus(DAY), until: NOW.plus(6 * DAY) };
+        assert_eq!(judged(NOW), Ok(good));
+        // A clock that is a little behind the responder's is no reason to refuse.
+        assert_eq!(judged(NOW.minus(DAY + Duration::from_secs(299))), Ok(good));
+        assert!(why(judged(NOW.minus(DAY + Duration::from_secs(301)))).contains("yet to come"));
+        assert!(why(judged(NOW.plus(6 * DAY))).contains("has expired"));
+    }
+
+    #[test]
+    fn each_field_that_is_checked_makes_it_refused_when_it_is_another() {
+        let (authority, leaf, data) = setting();
+        let flip = |edit: &dyn Fn(&mut ResponseData)| {
+            let mut data = data.clone();
+            edit(&mut data);
+            why(judge(&authority.signed(&data), &leaf, authority.der(), NOW))
+        };
+        for id in other_id(&data.responses[0].cert_id) {
+            let said = flip(&|data| data.responses[0].cert_id = id.clone());
+            assert_eq!(said, "it is for another certificate");
+        }
+        assert_eq!(flip(&|data| data.responses.clear()), "it is for another certificate");
+        let said = flip(&|data| data.responses[0].cert_status = CertStatus::unknown());
+        assert!(said.contains("unknown"), "{said}");
+        let said = flip(&|data| data.responses[0].next_update = None);
+        assert!(said.contains("no nextUpdate"), "{said}");
+        let said = flip(&|data| data.responses[0].next_update = Some(time(NOW)));
+        assert!(said.contains("has expired"), "{said}");
+        let said = flip(&|data| data.responses[0].this_update = time(NOW.plus(DAY)));
+        assert!(said.contains("yet to come"), "{said}");
+        let critical = Extension {
+            extn_id: der::asn1::ObjectIdentifier::new_unwrap("1.2.3.4"),
+            critical: true,
+            extn_value: der::asn1::OctetString::new(vec![5, 0]).unwrap(),
+        };
+        let said = flip(&|data| data.response_extensions = Some(vec![critical.clone()]));
+        assert!(said.contains("critical extension 1.2.3.4"), "{said}");
+        let said = flip(&|data| data.responses[0].single_extensions = Some(vec![critical.clone()]));
+        assert!(said.contains("critical extension 1.2.3.4"), "{said}");
+        let said = flip(&|data| data.responder_id = by_name(&leaf));
+        assert!(said.contains("neither the issuer nor a responder"), "{said}");
+    }
+
+    #[test]
+    fn only_the_issuer_and_whom_it_named_for_this_sign_responses() {
+        let (authority, leaf, mut data) = setting();
+        let judged = |response: &[u8]| judge(response, &leaf, authority.der(), NOW);
+        let right = authority.delegate(&[OcspSigning], NOW.plus(2 * DAY));
+        data.responder_id = by_name(&right.der);
+        let response = signed(&data, &right.key, &[&right.der]);
+        // It ends with its responder's certificate.
+        assert_eq!(judged(&response).unwrap().until, NOW.plus(2 * DAY));
+        let without = signed(&data, &right.key, &[]);
+        assert!(why(judged(&without)).contains("neither the issuer nor"));
+        for purposes in [vec![], vec![ServerAuth], vec![Any]] {
+            let wrong = authority.delegate(&purposes, NOW.plus(2 * DAY));
+            let response = signed(&data, &wrong.key, &[&wrong.der]);
+            assert!(why(judged(&response)).contains("not for OCSP signing"), "{purposes:?}");
+        }
+        let over = authority.delegate(&[OcspSigning], NOW.minus(DAY));
+        let response = signed(&data, &over.key, &[&over.der]);
+        assert!(why(judged(&response)).contains("certificate is not valid"));
+        // The key that a response brings along alone is nobody's, whatever its certificate says.
+        let stranger = Authority::new("authority");
+        let self_made = stranger.delegate(&[OcspSigning], NOW.plus(2 * DAY));
+        let response = signed(&data, &self_made.key, &[&self_made.der]);
+        assert!(why(judged(&response)).contains("not of this certificate's issuer"));
+        // The issuer's name in it, and a stranger's signature under it.
+        let forged = signed(&authority.good(&leaf), &self_made.key, &[]);
+        assert!(why(judged(&forged)).contains("signature is not the issuer's"));
+        let mixed = signed(&data, &self_made.key, &[&right.der]);
+        assert!(why(judged(&mixed)).contains("not its responder's"));
+    }
+
+    #[test]
+    fn a_revocation_is_told_apart_from_all_else_and_never_expires() {
+        let (authority, leaf, mut data) = setting();
+        let mut info =
+            RevokedInfo { revocation_time: time(NOW.minus(DAY)), revocation_reason: None };
+        for (reason, key_compromise) in [
+            (None, false),
+            (Some(CrlReason::Superseded), false),
+            (Some(CrlReason::KeyCompromise), true),
+        ] {
+            info.revocation_reason = reason;
+            data.responses[0].cert_status = CertStatus::revoked(info);
+            let revoked = Revoked { at: NOW.minus(DAY), key_compromise };
+            for now in [NOW, NOW.plus(100 * DAY)] {
+                let judged = judge(&authority.signed(&data), &leaf, authority.der(), now);
+                assert_eq!(judged, Err(Bad::Revoked(revoked)));
+            }
+        }
+        // Whoever may not say that it is good may not say that it is revoked.
+        let forged = Authority::new("authority").signed(&data);
+        assert!(why(judge(&forged, &leaf, authority.der(), NOW)).contains("signature"));
+    }
+
+    #[test]
+    fn a_response_by_hand_without_the_issuer_at_hand_is_checked_for_all_but_its_signature() {
+        let (authority, leaf, mut data) = setting();
+        let response = authority.signed(&data);
+        assert_eq!(judge_unsigned(&response, &leaf, NOW).unwrap().until, NOW.plus(6 * DAY));
+        assert!(why(judge_unsigned(&response, &leaf, NOW.plus(7 * DAY))).contains("has expired"));
+        data.responses[0].cert_id.serial_number = 77u8.into();
+        let response = authority.signed(&data);
+        assert!(why(judge_unsigned(&response, &leaf, NOW)).contains("another certificate"));
+    }
+}
