@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Moment;
@@ -60,17 +61,32 @@ pub fn at_hand(
     trust: &TrustStore,
     now: Moment,
 ) -> (Option<Staple>, Option<Bad>) {
+    let stored = certified.named.responder.then(|| stored::read(store, certified)).flatten();
+    weighed(certified, stored, || trust.issuer_of(certified), now)
+}
+
+/// The same with what the store holds. To find the issuer takes a signature's verification, which a start
+/// cannot afford for every certificate: it is looked for only where there is something to judge.
+fn weighed(
+    certified: &Certified,
+    stored: Option<Vec<u8>>,
+    issuer: impl FnOnce() -> Option<CertificateDer<'static>>,
+    now: Moment,
+) -> (Option<Staple>, Option<Bad>) {
+    let by_hand = certified.key.ocsp.as_ref();
     let Some(leaf) = certified.key.cert.first() else { return (None, None) };
-    let issuer = trust.issuer_of(certified);
-    let by_hand = certified.key.ocsp.as_ref().map(|der| {
+    if by_hand.is_none() && stored.is_none() {
+        return (None, None);
+    }
+    let issuer = issuer();
+    let by_hand = by_hand.map(|der| {
         let good = match &issuer {
             Some(issuer) => judge(der, leaf, issuer, now),
             None => judge_unsigned(der, leaf, now),
         };
         good.map(|good| Staple { der: der.clone(), good })
     });
-    let stored = issuer.filter(|_| certified.named.responder).and_then(|issuer| {
-        let der = stored::read(store, certified)?;
+    let stored = stored.zip(issuer).and_then(|(der, issuer)| {
         let good = judge(&der, leaf, &issuer, now).ok()?;
         Some(Staple { der, good })
     });
@@ -212,5 +228,35 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
             // The runtime is shutting down, and so is whoever waits for this.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::certified::samples::{DAY, Issuer, NOW};
+    use super::super::super::staple::{attach, samples::staple};
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_looked_for_only_where_there_is_something_to_judge() {
+        let mut certified = Issuer::new("at-hand").certified(&["a.example"], NOW.plus(DAY));
+        let never = || unreachable!("a signature is verified for nothing");
+        assert_eq!(weighed(&certified, None, never, NOW), (None, None));
+        for by_hand in [false, true] {
+            let mut is_asked = false;
+            let stored = (!by_hand).then(|| staple(0));
+            attach(&mut certified, by_hand.then(|| staple(0)));
+            let found = weighed(
+                &certified,
+                stored,
+                || {
+                    is_asked = true;
+                    None
+                },
+                NOW,
+            );
+            assert!(is_asked);
+            assert_eq!((found.0, found.1.is_some()), (None, by_hand));
+        }
     }
 }
