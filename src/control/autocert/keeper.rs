@@ -28,6 +28,7 @@ use super::pace;
 use super::plan::{Asked, Plan};
 use super::revocation;
 use super::status::Status;
+use super::told_revoked::ToldRevoked;
 use super::verdict::Failed;
 
 /// Turns at once. Let's Encrypt allows 300 orders in three hours and answers in about a second: more at
@@ -86,6 +87,8 @@ pub fn start() -> (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<News>
             assigned: None,
             working: JoinSet::new(),
             revoking: JoinSet::new(),
+            noting: JoinSet::new(),
+            told_revoked: ToldRevoked::default(),
             workers: HashMap::new(),
         }
         .run(),
@@ -100,6 +103,8 @@ struct Keeper {
     working: JoinSet<Done>,
     /// Revocations wait for locks: they take no turn's place.
     revoking: JoinSet<Done>,
+    noting: JoinSet<Done>,
+    told_revoked: ToldRevoked,
     /// Whose work each is, for the case that it panics.
     workers: HashMap<task::Id, ServerName>,
 }
@@ -132,6 +137,7 @@ impl Keeper {
     async fn run(mut self) {
         loop {
             let now = Moment::now();
+            self.start_notes();
             let wake = match &mut self.assigned {
                 Some(assigned) => {
                     assigned.start_due(&mut self.working, &mut self.workers, now);
@@ -154,6 +160,12 @@ impl Keeper {
                     Err(panicked) => self.survive(&panicked),
                 },
                 Some(revoked) = self.revoking.join_next() => match revoked {
+                    Ok(done) => self.finish(done),
+                    Err(panicked) => {
+                        error!(%panicked, "this is a bug, please report it with the log");
+                    }
+                },
+                Some(noted) = self.noting.join_next() => match noted {
                     Ok(done) => self.finish(done),
                     Err(panicked) => {
                         error!(%panicked, "this is a bug, please report it with the log");
@@ -188,7 +200,11 @@ impl Keeper {
             }
             Command::Revoke { name, reason, reply } => self.revoke(name, reason, reply),
             Command::Revoked { name, leaf, key_compromise } => {
-                self.learn_revoked(name, leaf, key_compromise);
+                let is_managed =
+                    self.assigned.as_ref().is_some_and(|all| all.entries.contains_key(&name));
+                if is_managed {
+                    self.told_revoked.add(name, leaf, key_compromise);
+                }
             }
         }
     }
@@ -232,8 +248,14 @@ impl Keeper {
         }
     }
 
-    /// Begins to note that the issuer has revoked a certificate.
-    fn learn_revoked(
+    /// Begins to note what issuers have revoked, a few at once.
+    fn start_notes(&mut self) {
+        while let Some((name, (leaf, key_compromise))) = self.told_revoked.next(self.noting.len()) {
+            self.start_note(name, leaf, key_compromise);
+        }
+    }
+
+    fn start_note(
         &mut self,
         name: ServerName,
         leaf: CertificateDer<'static>,
@@ -242,16 +264,12 @@ impl Keeper {
         let Some(assigned) = &self.assigned else { return };
         let serving = assigned.entries.get(&name).and_then(|entry| entry.dossier.serving());
         let Some(known) = serving.filter(|known| !known.is_revoked()) else { return };
-        // More than that wait for the next time that their responders say so.
-        if self.revoking.len() >= REVOCATIONS_AT_ONCE {
-            return;
-        }
         let (store, issuer) = (assigned.issuers.store.clone(), known.record.issuer.clone());
         let reason = match key_compromise {
             true => RevocationReason::KeyCompromise,
             false => RevocationReason::Unspecified,
         };
-        self.revoking.spawn(async move {
+        self.noting.spawn(async move {
             let outcome = revocation::note(&store, &issuer, &name, &leaf, &reason).await;
             if let Err(failed) = &outcome {
                 warn!(%name, %failed, "its certificate is revoked, which could not be stored");

@@ -47,6 +47,7 @@ pub mod simulated;
 mod spending;
 pub mod status;
 mod stored;
+mod told_revoked;
 pub mod transport;
 mod trial;
 mod triple;
