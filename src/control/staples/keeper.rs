@@ -18,7 +18,7 @@ use super::super::certified::{Certified, Identity, Source};
 use super::asking::{Answer, Means, Staple, ask};
 use super::entry::{Entry, judged};
 use super::lists::{Looked, look};
-use super::plan::{Plan, dropped_at, list_again_at};
+use super::plan::{Plan, dropped_at, list_again_at, list_due_at_last};
 use super::pointers::Pointers;
 use super::responders::{Responders, Telling};
 use super::response::{Bad, Good, Revoked};
@@ -110,6 +110,7 @@ impl Keeper {
             let now = Moment::now();
             if now.plus(SET_BACK) < self.looked {
                 self.decide_all(now);
+                self.bring_lists_forward(now);
             }
             self.looked = now;
             self.start_due(now);
@@ -142,7 +143,7 @@ impl Keeper {
                 self.due.remove(&(due, Task::Staple(identity)));
             }
             for list in self.lists.values_mut() {
-                list.members.remove(&identity);
+                list.remove(&identity);
             }
         }
         for Watched { certified, good, state } in new {
@@ -198,6 +199,18 @@ impl Keeper {
             }
         }
         self.decide_all(now);
+    }
+
+    /// After the clock was set back: no list waits until the wrong time comes again.
+    fn bring_lists_forward(&mut self, now: Moment) {
+        for (url, list) in &mut self.lists {
+            let task = Task::List(url.clone());
+            // One that is at work is not in the set, and gets its moment by the right clock.
+            if self.due.remove(&(list.due, task.clone())) {
+                list.due = list_due_at_last(list.due, now);
+                self.due.insert((list.due, task));
+            }
+        }
     }
 
     fn decide_all(&mut self, now: Moment) {
@@ -281,7 +294,7 @@ impl Keeper {
             self.due.insert((list.due, Task::List(url)));
             return;
         }
-        list.at_work = true;
+        list.begin();
         self.lists_at_work += 1;
         let (means, etag) = (self.means.clone(), list.etag.clone());
         let members = list.members.values().cloned().collect();
@@ -407,18 +420,14 @@ impl Keeper {
     fn finish_list(&mut self, url: &Arc<str>, looked: Looked, now: Moment) {
         self.lists_at_work = self.lists_at_work.saturating_sub(1);
         let Some(list) = self.lists.get_mut(url) else { return };
-        list.at_work = false;
         let seed = list.seed;
-        let mut found = Vec::new();
         let failed = match looked {
+            Looked::Same if list.is_over(now) => {
+                Some((Class::Operator, "it has expired".to_owned(), None))
+            }
             Looked::Same => None,
             Looked::New { etag, next_update, revoked } => {
-                list.etag = etag;
-                list.next_update = next_update;
-                for (identity, revoked) in revoked {
-                    let member = list.members.get(&identity).cloned();
-                    found.extend(member.map(|certified| (identity, certified, revoked)));
-                }
+                list.is_new(etag, next_update, revoked);
                 None
             }
             Looked::Refused(what) => {
@@ -429,6 +438,7 @@ impl Keeper {
                 Some((Class::Unreachable, unanswered.what, unanswered.not_before))
             }
         };
+        let has_failed = failed.is_some();
         match failed {
             None => {
                 if list.succeed(list_again_at(list.next_update, seed, now)) {
@@ -441,9 +451,11 @@ impl Keeper {
                 }
             }
         }
+        let found = if has_failed { Vec::new() } else { list.named() };
+        list.end(now);
         self.due.insert((list.due, Task::List(url.clone())));
-        for (identity, certified, revoked) in found {
-            self.say_revoked(identity, certified, revoked);
+        for (certified, revoked) in found {
+            self.say_revoked(certified.identity(), certified, revoked);
         }
     }
 

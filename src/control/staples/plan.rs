@@ -26,6 +26,8 @@ const LIST_EVERY: Duration = Duration::from_secs(24 * 3600);
 const LIST_SPREAD: f64 = 0.1;
 /// ... and where the next list comes sooner, then; but no more often than this.
 const LIST_APART: Duration = Duration::from_secs(60);
+/// What has expired and still says something is fetched anew no more often than this: its publisher is late.
+const LIST_LATE: Duration = Duration::from_secs(3600);
 
 /// All that the decision about one staple is made from.
 #[derive(Clone, Copy, Debug)]
@@ -135,8 +137,17 @@ pub fn dropped_at(staple: &Good) -> Moment {
 pub fn list_again_at(next_update: Option<Moment>, seed: u64, now: Moment) -> Moment {
     let turn = now.unix_seconds().unsigned_abs();
     let daily = now.plus(LIST_EVERY.mul_f64(1.0 - LIST_SPREAD * backoff::fraction(seed, turn)));
-    let next = next_update.map_or(daily, |next| next.max(now.plus(LIST_APART)));
+    let next = next_update.map_or(daily, |next| match next <= now {
+        true => now.plus(LIST_LATE),
+        false => next.max(now.plus(LIST_APART)),
+    });
     daily.min(next)
+}
+
+/// When a list is looked into that was to be at `due`, by a clock that was set back since: one that lies
+/// further ahead than the usual pause, at once.
+pub fn list_due_at_last(due: Moment, now: Moment) -> Moment {
+    if due > now.plus(LIST_EVERY) { now } else { due }
 }
 
 #[cfg(test)]
@@ -220,6 +231,14 @@ mod tests {
         assert!((3..40).contains(&asked), "{asked}");
     }
 
+    #[test]
+    fn no_list_waits_until_a_wrong_time_comes_again() {
+        for (ahead, expected) in [(0, 0), (23, 23), (24, 24), (25, 0), (24 * 365, 0)] {
+            let due = list_due_at_last(NOW.plus(ahead * HOUR), NOW);
+            assert_eq!(due.since(NOW), expected * HOUR, "{ahead}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_staple_is_refreshed_before_it_is_dropped_and_dropped_before_it_expires(
@@ -250,6 +269,7 @@ mod tests {
             let next = next.map(|seconds| Moment::from_unix_seconds(NOW.unix_seconds() + seconds));
             let again = list_again_at(next, seed, NOW);
             prop_assert!(again >= NOW.plus(LIST_APART) && again <= NOW.plus(LIST_EVERY));
+            prop_assert!(next.is_none_or(|next| next > NOW) || again == NOW.plus(LIST_LATE));
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::autocert::backoff;
 use super::super::certified::{Certified, Identity, Source};
+use super::response::Revoked;
 
 pub struct WatchedList {
     /// Ours that name it.
@@ -19,6 +20,10 @@ pub struct WatchedList {
     pub next_update: Option<Moment>,
     pub due: Moment,
     pub at_work: bool,
+    /// Somebody was added while it was being looked into, and was not looked up.
+    changed: bool,
+    /// Members that it named when it was looked into last.
+    revoked: HashMap<Identity, Revoked>,
     /// Spreads lists of one moment.
     pub seed: u64,
     attempts: Attempts,
@@ -33,6 +38,8 @@ impl WatchedList {
             next_update: None,
             due,
             at_work: false,
+            changed: false,
+            revoked: HashMap::new(),
             seed: 0,
             attempts: Attempts::default(),
             said: None,
@@ -47,7 +54,58 @@ impl WatchedList {
         }
         self.seed ^= certified.identity().seed();
         self.etag = None;
+        self.changed |= self.at_work;
         self.members.insert(certified.identity(), certified);
+    }
+
+    pub fn remove(&mut self, identity: &Identity) {
+        self.members.remove(identity);
+        self.revoked.remove(identity);
+    }
+
+    /// It begins to be looked into.
+    pub fn begin(&mut self) {
+        self.at_work = true;
+        self.changed = false;
+    }
+
+    /// Takes what another list says.
+    pub fn is_new(
+        &mut self,
+        etag: Option<HeaderValue>,
+        next_update: Option<Moment>,
+        revoked: Vec<(Identity, Revoked)>,
+    ) {
+        (self.etag, self.next_update) = (etag, next_update);
+        self.revoked = revoked.into_iter().collect();
+    }
+
+    /// Those that it names: said again at each look, for whoever heard it may not have been able to do
+    /// anything about it.
+    pub fn named(&self) -> Vec<(Arc<Certified>, Revoked)> {
+        let named = self.revoked.iter();
+        named
+            .filter_map(|(identity, revoked)| Some((self.members.get(identity)?.clone(), *revoked)))
+            .collect()
+    }
+
+    /// A list that is still the one that was looked into says nothing more once it has expired. Whoever
+    /// serves it has no other, so the next look does not ask for another.
+    pub fn is_over(&mut self, now: Moment) -> bool {
+        let is_over = self.next_update.is_some_and(|next| next <= now);
+        if is_over {
+            self.etag = None;
+        }
+        is_over
+    }
+
+    /// Ends a look. Whoever was added meanwhile is looked up at once.
+    pub fn end(&mut self, now: Moment) {
+        self.at_work = false;
+        if std::mem::take(&mut self.changed) {
+            self.etag = None;
+            self.due = now;
+        }
     }
 
     /// An operator has reloaded.
@@ -78,5 +136,68 @@ impl WatchedList {
         self.attempts.count(failure);
         self.due = backoff::due(&self.attempts, None, None, self.seed, now);
         self.said.replace(what.to_owned()).as_deref() != Some(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::certified::samples::{DAY, Issuer, NOW};
+    use super::*;
+
+    fn certified(name: &str) -> Arc<Certified> {
+        Arc::new(Issuer::new("watched-list").certified(&[name], NOW.plus(DAY)))
+    }
+
+    fn tag() -> Option<HeaderValue> {
+        Some(HeaderValue::from_static("tag"))
+    }
+
+    #[test]
+    fn whoever_is_added_during_a_look_is_looked_up_right_after_it() {
+        let mut list = WatchedList::due_at(NOW);
+        list.add(certified("a.example"), NOW);
+        for is_added in [false, true] {
+            list.begin();
+            if is_added {
+                list.add(certified("b.example"), NOW);
+            }
+            list.is_new(tag(), None, Vec::new());
+            list.succeed(NOW.plus(DAY));
+            list.end(NOW);
+            assert_eq!(list.due == NOW, is_added);
+            assert_eq!(list.etag.is_none(), is_added);
+        }
+    }
+
+    #[test]
+    fn those_that_it_names_are_named_again_until_they_are_gone() {
+        let mut list = WatchedList::due_at(NOW);
+        let (one, other) = (certified("a.example"), certified("b.example"));
+        let revoked = Revoked { at: NOW, key_compromise: true };
+        list.add(one.clone(), NOW);
+        list.add(other, NOW);
+        list.is_new(tag(), None, vec![(one.identity(), revoked)]);
+        for _ in 0..2 {
+            assert!(matches!(list.named().as_slice(), [(named, why)]
+                if named.identity() == one.identity() && *why == revoked));
+        }
+        list.remove(&one.identity());
+        assert!(list.named().is_empty());
+    }
+
+    #[test]
+    fn an_expired_list_that_is_still_the_same_one_is_complained_of_once_and_less_and_less_often() {
+        let mut list = WatchedList::due_at(NOW);
+        list.is_new(tag(), Some(NOW.plus(DAY)), Vec::new());
+        assert!(!list.is_over(NOW));
+        assert!(list.etag.is_some());
+        let (mut now, mut pauses) = (NOW.plus(DAY), Vec::new());
+        for turn in 0..4 {
+            assert!(list.is_over(now) && list.etag.is_none());
+            assert_eq!(list.fail(Class::Operator, "it has expired", None, now), turn == 0);
+            pauses.push(list.due.since(now));
+            now = list.due;
+        }
+        assert!(pauses.is_sorted() && pauses[3] > DAY / 2, "{pauses:?}");
     }
 }
