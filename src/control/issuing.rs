@@ -15,6 +15,7 @@ use super::autocert::names::managed;
 use super::autocert::prepared::PreparedAutocert;
 use super::certified::Certified;
 use super::publisher::Publisher;
+use super::staples::response::Revoked;
 
 /// The control plane's side of autocert.
 pub struct Issuing {
@@ -112,13 +113,11 @@ impl Issuing {
         self.obtained.take()
     }
 
-    /// Has a certificate replaced that its issuer has revoked.
-    pub fn is_revoked(&self, certified: &Arc<Certified>, key_compromise: bool) {
-        let (Some(keeper), Some(leaf)) = (&self.keeper, certified.key.cert.first()) else { return };
-        let names = self.issued.iter().filter(|(_, issued)| issued.key.cert.first() == Some(leaf));
-        for (name, _) in names {
-            let (name, leaf) = (name.clone(), leaf.clone().into_owned());
-            let _ = keeper.commands.send(Command::Revoked { name, leaf, key_compromise });
+    /// Has certificates replaced that their issuers have revoked: one pass over all names, for however many.
+    pub fn are_revoked(&self, revoked: &[(Arc<Certified>, Revoked)]) {
+        let Some(keeper) = self.keeper.as_ref().filter(|_| !revoked.is_empty()) else { return };
+        for told in told(&self.issued, revoked) {
+            let _ = keeper.commands.send(told);
         }
     }
 
@@ -136,5 +135,53 @@ impl Issuing {
             },
             None => std::future::pending().await,
         }
+    }
+}
+
+/// What the keeper is told: of each name whose certificate is among these.
+fn told<'a>(
+    issued: &'a HashMap<ServerName, Arc<Certified>>,
+    revoked: &'a [(Arc<Certified>, Revoked)],
+) -> impl Iterator<Item = Command> + 'a {
+    let leaf_of = |certified: &'a Certified| certified.key.cert.first();
+    let leaves: HashMap<_, bool> = revoked
+        .iter()
+        .filter_map(|(certified, revoked)| Some((leaf_of(certified)?, revoked.key_compromise)))
+        .collect();
+    issued.iter().filter_map(move |(name, certified)| {
+        let leaf = leaf_of(certified)?;
+        let key_compromise = *leaves.get(leaf)?;
+        let (name, leaf) = (name.clone(), leaf.clone().into_owned());
+        Some(Command::Revoked { name, leaf, key_compromise })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certified::samples::{DAY, Issuer, NOW};
+    use super::*;
+
+    #[test]
+    fn of_many_that_are_revoked_each_name_hears_that_has_one() {
+        let issuer = Issuer::new("revoked");
+        let make = |name: &str| {
+            (ServerName::parse(name).unwrap(), Arc::new(issuer.certified(&[name], NOW.plus(DAY))))
+        };
+        let issued: HashMap<_, _> = ["a.example", "b.example", "c.example"].map(make).into();
+        let at = |key_compromise| Revoked { at: NOW, key_compromise };
+        let of = |name: &str| issued[&ServerName::parse(name).unwrap()].clone();
+        let revoked =
+            [(of("a.example"), at(true)), (of("c.example"), at(false)), (make("d").1, at(true))];
+        let mut heard: Vec<_> = told(&issued, &revoked)
+            .map(|command| match command {
+                Command::Revoked { name, leaf, key_compromise } => {
+                    assert_eq!(issued[&name].key.cert.first(), Some(&leaf));
+                    (name.to_string(), key_compromise)
+                }
+                _ => unreachable!("nothing else is said"),
+            })
+            .collect();
+        heard.sort_unstable();
+        assert_eq!(heard, [("a.example".to_owned(), true), ("c.example".to_owned(), false)]);
     }
 }

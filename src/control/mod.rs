@@ -12,6 +12,7 @@ pub mod listing;
 pub mod load;
 pub mod local_ca;
 pub mod looking;
+mod outgoing;
 pub mod parallel;
 pub mod places;
 pub mod plane;

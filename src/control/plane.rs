@@ -1,6 +1,6 @@
 //! What the control thread does, event by event; each ends with a publish or with nothing changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use super::prepare::{Mode, Prepared, prepare};
 use super::publisher::Publisher;
 use super::reload;
 use super::resolver::Resolver;
-use super::stapling::{Meaning, Occasion, Stapling};
+use super::stapling::{Occasion, Stapling};
 use super::tickets::Rotation;
 use super::upstreams::{Slots, names, resolved};
 
@@ -157,7 +157,9 @@ impl Plane {
 
     fn answer(&mut self) {
         if let Some(asked) = self.admin.as_mut().and_then(Admin::take) {
-            let all = self.stapling.dress_all(all_certified(&self.prepared, &self.issuing));
+            let mut all = all_certified(&self.prepared, &self.issuing);
+            all.extend_from_slice(self.stapling.outgoing());
+            let all = self.stapling.dress_all(all);
             answer(asked, self.issuing.commands().cloned(), all, self.stapling.states());
         }
     }
@@ -264,8 +266,22 @@ impl Plane {
     }
 
     fn publish_certificates(&mut self, now: Moment) -> usize {
+        self.stapling.prune(now);
+        drop(self.stapling.freed());
         let chosen = all_choices(&self.prepared, &self.issuing, &self.stapling, now);
         self.publisher.certificates(chosen)
+    }
+
+    /// Chooses anew what serves these names and those that something serves no more.
+    fn publish_patterns(&mut self, mut patterns: HashSet<Pattern>, now: Moment) {
+        patterns.extend(self.stapling.freed());
+        if !patterns.is_empty() {
+            let all = all_certified(&self.prepared, &self.issuing);
+            let stapling = &self.stapling;
+            let dressed = |one: &Arc<Certified>| stapling.dress(one);
+            let chosen = choices_for(&patterns, &all, stapling.outgoing(), dressed, now);
+            self.publisher.some_certificates(chosen);
+        }
     }
 
     /// Tells the stapling what certificates there are.
@@ -285,17 +301,13 @@ impl Plane {
     }
 
     fn publish_staple(&mut self) {
-        match self.stapling.take() {
-            Meaning::Nothing => {}
-            Meaning::Restapled { before, after } => {
-                self.publisher.restaple(&after.patterns, &before.key, &after.key);
-            }
-            Meaning::ChooseAnew => drop(self.publish_certificates(Moment::now())),
-            Meaning::Revoked(certified, revoked) => {
-                self.issuing.is_revoked(&certified, revoked.key_compromise);
-                self.publish_certificates(Moment::now());
-            }
+        let now = Moment::now();
+        let changes = self.stapling.take(now);
+        for (before, after) in changes.restapled {
+            self.publisher.restaple(&after.patterns, &before.key, &after.key);
         }
+        self.publish_patterns(changes.patterns, now);
+        self.issuing.are_revoked(&changes.revoked);
     }
 
     fn publish_upstreams(&mut self) {
@@ -319,11 +331,8 @@ impl Plane {
         if !self.issuing.issued().is_empty() {
             // A wildcard among them may win over names that are issued.
             self.publish_certificates(now);
-        } else if !patterns.is_empty() {
-            let mut all = self.stapling.dress_all(all_certified(&self.prepared, &self.issuing));
-            all.extend_from_slice(self.stapling.outgoing());
-            let chosen = choices_for(&patterns, &all, now);
-            self.publisher.some_certificates(chosen);
+        } else {
+            self.publish_patterns(patterns, now);
         }
         for line in shortened(&news.good, |_| "certificates") {
             info!("certificate files changed: {line}");
@@ -459,9 +468,8 @@ fn all_choices(
     let issued = issued.filter(|(name, _)| !covering.covers(&Pattern::Exact((*name).clone())));
     let issued = issued.map(|(_, certified)| certified.clone());
     let issued = stapling.dress_all(issued.collect());
-    let others = issued.iter().chain(&prepared.local).chain(stapling.outgoing());
-    let all: Vec<_> = by_hand.iter().chain(others).cloned().collect();
-    choices(&all, now)
+    let all: Vec<_> = by_hand.iter().chain(&issued).chain(&prepared.local).cloned().collect();
+    choices(&all, &stapling.dress_all(stapling.outgoing().to_vec()), now)
 }
 
 /// Tells the stapling of every certificate that it may be about.

@@ -11,16 +11,32 @@ use super::certified::{Certified, Source};
 
 /// For each pattern the best certified key on an elliptic curve and the best with RSA. Of equals the one
 /// that comes first stays. What is not in force, or lacks the staple that it must have, is left out where
-/// something better is there: the other kind of key, or a wildcard above an exact name.
-pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, CertificateChoice> {
+/// something better is there: the other kind of key, or a wildcard above an exact name. `outgoing` are those
+/// that something took the place of: each serves only where nothing that is there serves as well.
+pub fn choices(
+    all: &[Arc<Certified>],
+    outgoing: &[Arc<Certified>],
+    now: Moment,
+) -> HashMap<Pattern, CertificateChoice> {
     let mut best: HashMap<&Pattern, Best<'_>> = HashMap::with_capacity(all.len());
     for certified in all {
         for pattern in &certified.patterns {
-            let best = best.entry(pattern).or_default();
-            let place =
-                if certified.kind == KeyKind::Rsa { &mut best.rsa } else { &mut best.elliptic };
+            let place = best.entry(pattern).or_default().place(certified);
             if place.is_none_or(|standing| rank(certified, now) > rank(standing, now)) {
                 *place = Some(certified);
+            }
+        }
+    }
+    let mut outgoing: Vec<&Certified> = outgoing.iter().map(Arc::as_ref).collect();
+    // Of these, too, the best comes first, and whatever follows is no fitter.
+    outgoing.sort_by_key(|certified| std::cmp::Reverse(rank(certified, now)));
+    for certified in outgoing {
+        for pattern in &certified.patterns {
+            let best = best.entry(pattern).or_default();
+            let place = best.place(certified);
+            if place.is_none_or(|standing| fitness(certified, now) > fitness(standing, now)) {
+                *place = Some(certified);
+                best.is_outgoing = true;
             }
         }
     }
@@ -34,7 +50,8 @@ pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, Certific
     let stands = |pattern: &Pattern, best: &Best<'_>| match pattern {
         Pattern::Exact(name) => {
             let above = parent_of(name.as_str()).and_then(|parent| wildcards.get(parent));
-            above.is_none_or(|above| *above <= best.fitness(now))
+            let fitness = best.fitness(now);
+            above.is_none_or(|above| *above < fitness || (*above == fitness && !best.is_outgoing))
         }
         Pattern::Wildcard(_) | Pattern::Any => true,
     };
@@ -45,10 +62,12 @@ pub fn choices(all: &[Arc<Certified>], now: Moment) -> HashMap<Pattern, Certific
 }
 
 /// What is to be served for these patterns alone, `None` where nothing is: costs little where few of many
-/// certified keys have changed.
+/// certified keys have changed. `dressed` is a certified key with its staple.
 pub fn choices_for(
     patterns: &HashSet<Pattern>,
     all: &[Arc<Certified>],
+    outgoing: &[Arc<Certified>],
+    dressed: impl Fn(&Arc<Certified>) -> Arc<Certified>,
     now: Moment,
 ) -> Vec<(Pattern, Option<CertificateChoice>)> {
     // With a wildcard, whether the exact names below it stand may change too.
@@ -77,9 +96,19 @@ pub fn choices_for(
             one => affected.contains(one),
         })
     };
-    let concerned: Vec<_> = all.iter().filter(concerns).cloned().collect();
-    let mut chosen = choices(&concerned, now);
+    let concerned: Vec<_> = all.iter().filter(concerns).map(&dressed).collect();
+    let covering = Covering::of_fit(&concerned, now);
+    let concerned: Vec<_> =
+        concerned.iter().filter(|one| !is_covered(one, &covering)).cloned().collect();
+    let outgoing: Vec<_> = outgoing.iter().filter(concerns).map(&dressed).collect();
+    let mut chosen = choices(&concerned, &outgoing, now);
     affected.into_iter().map(|pattern| (pattern.clone(), chosen.remove(&pattern))).collect()
+}
+
+/// Whether one is issued for nothing but names that certificates by hand cover: those serve them.
+fn is_covered(certified: &Certified, covering: &Covering<'_>) -> bool {
+    matches!(certified.source, Source::Issued { .. })
+        && certified.patterns.iter().all(|pattern| covering.covers(pattern))
 }
 
 /// Which certified keys name what, for asking about many patterns.
@@ -124,6 +153,8 @@ impl<'a> Index<'a> {
 struct Best<'a> {
     elliptic: Option<&'a Certified>,
     rsa: Option<&'a Certified>,
+    /// One of them serves on although something took its place.
+    is_outgoing: bool,
 }
 
 /// How well a certified key would serve.
@@ -143,7 +174,12 @@ fn fitness(certified: &Certified, now: Moment) -> Fitness {
     }
 }
 
-impl Best<'_> {
+impl<'a> Best<'a> {
+    /// Where the best of its kind of key stands.
+    fn place(&mut self, certified: &Certified) -> &mut Option<&'a Certified> {
+        if certified.kind == KeyKind::Rsa { &mut self.rsa } else { &mut self.elliptic }
+    }
+
     fn fitness(&self, now: Moment) -> Fitness {
         let both = [self.elliptic, self.rsa].into_iter().flatten();
         both.map(|certified| fitness(certified, now)).max().unwrap_or(Fitness::NotInForce)
@@ -291,16 +327,16 @@ mod tests {
         let exact = Arc::new(issuer.certified(&["www.example.com"], over));
         let alone = Arc::new(issuer.certified(&["example.org"], over));
         let all = [wildcard.clone(), exact.clone(), alone];
-        let chosen = choices(&all, NOW);
+        let chosen = choices(&all, &[], NOW);
         let has = |text: &str| chosen.contains_key(&pattern(text));
         assert!(has("*.example.com") && !has("www.example.com") && has("example.org"));
         // Before it was over, the exact one stood; and so it does when the wildcard goes.
-        assert!(choices(&all, over.minus(DAY)).contains_key(&pattern("www.example.com")));
-        assert!(choices(&all[1..], NOW).contains_key(&pattern("www.example.com")));
+        assert!(choices(&all, &[], over.minus(DAY)).contains_key(&pattern("www.example.com")));
+        assert!(choices(&all[1..], &[], NOW).contains_key(&pattern("www.example.com")));
         // Of a change of the wildcard alone, the exact name below it hears too.
         let patterns = HashSet::from([pattern("*.example.com")]);
         for (all, stands) in [(&all[..], false), (&all[1..], true)] {
-            let changed = choices_for(&patterns, all, NOW);
+            let changed = choices_for(&patterns, all, &[], Arc::clone, NOW);
             let www = changed.iter().find(|(one, _)| *one == pattern("www.example.com")).unwrap();
             assert_eq!((changed.len(), www.1.is_some()), (2, stands));
         }
@@ -317,7 +353,7 @@ mod tests {
         let lacking = make(&["a.example"], true, 60);
         let shorter = make(&["a.example"], false, 1);
         let shown = |all: &[Arc<Certified>], name: &str| {
-            let chosen = choices(all, NOW);
+            let chosen = choices(all, &[], NOW);
             chosen.get(&pattern(name)).and_then(|choice| Some(choice.elliptic.clone()?.1))
         };
         let is = |shown: Option<Arc<_>>, one: &Arc<Certified>| {
@@ -339,6 +375,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_outgoing_serves_only_where_nothing_serves_as_well() {
+        let issuer = Issuer::new("outgoing-rank");
+        let make = |names: &[&str], lacks: bool, days: u32| {
+            let mut certified = issuer.certified(names, NOW.plus(days * DAY));
+            certified.named.must_staple = lacks;
+            Arc::new(certified)
+        };
+        let lacking = make(&["a.example"], true, 90);
+        let outgoing = [make(&["a.example"], false, 200), make(&["a.example"], false, 398)];
+        let patterns = HashSet::from([pattern("a.example")]);
+        let served = |all: &[Arc<Certified>]| {
+            let chosen = choices(all, &outgoing, NOW).remove(&pattern("a.example"));
+            let some = choices_for(&patterns, all, &outgoing, Arc::clone, NOW).remove(0).1;
+            let key = |choice: CertificateChoice| choice.elliptic.unwrap().1;
+            let (one, other) = (chosen.map(key), some.map(key));
+            assert_eq!(one.as_ref().map(Arc::as_ptr), other.as_ref().map(Arc::as_ptr));
+            one
+        };
+        let is = |all: &[Arc<Certified>], one: &Arc<Certified>| {
+            served(all).is_some_and(|key| Arc::ptr_eq(&key, &one.key))
+        };
+        assert!(is(from_ref(&lacking), &outgoing[1]), "of two the better one");
+        let soon_over = make(&["a.example"], false, 1);
+        assert!(is(&[lacking.clone(), soon_over.clone()], &soon_over), "whatever lasts longer");
+        let wildcard = make(&["*.example"], false, 1);
+        assert!(served(&[lacking, wildcard]).is_none(), "a wildcard that is there");
+    }
+
+    #[test]
+    fn of_some_patterns_too_issued_ones_give_way_to_those_by_hand_that_cover_them() {
+        let issuer = Issuer::new("covered");
+        let wildcard = Arc::new(issuer.certified(&["*.example"], NOW.plus(DAY)));
+        let mut issued = issuer.certified(&["a.example"], NOW.plus(60 * DAY));
+        issued.source = Source::Issued { issuer: "https://ca.example/dir".into() };
+        let all = [wildcard, Arc::new(issued)];
+        let patterns = HashSet::from([pattern("a.example")]);
+        let some = |all| choices_for(&patterns, all, &[], Arc::clone, NOW).remove(0).1;
+        assert!(some(&all).is_none() && some(&all[1..]).is_some());
+    }
+
+    #[test]
     fn the_best_certified_key_is_chosen_in_any_order() {
         use KeyKind::{EcdsaP256 as P256, EcdsaP384 as P384, EcdsaP521 as P521, Ed25519};
         let issuer = Issuer::new("precedence");
@@ -355,7 +432,7 @@ mod tests {
         ] {
             let (better, worse) = (make(better), make(worse));
             for all in [[better.clone(), worse.clone()], [worse, better.clone()]] {
-                let choice = &choices(&all, NOW)[&pattern("a.example")];
+                let choice = &choices(&all, &[], NOW)[&pattern("a.example")];
                 assert!(Arc::ptr_eq(&choice.elliptic.as_ref().unwrap().1, &better.key), "{why}");
             }
         }
@@ -366,7 +443,7 @@ mod tests {
         let issuer = Issuer::new("beside");
         let make = |kind| certified(&issuer, &["a.example", "*.b.example"], true, kind, 10);
         let all = [KeyKind::EcdsaP256, KeyKind::EcdsaP256, KeyKind::Rsa, KeyKind::Rsa].map(make);
-        let choices = choices(&all, NOW);
+        let choices = choices(&all, &[], NOW);
         assert_eq!(choices.len(), 2);
         for choice in choices.values() {
             assert!(Arc::ptr_eq(&choice.elliptic.as_ref().unwrap().1, &all[0].key));
@@ -381,9 +458,9 @@ mod tests {
         let (kept, removed) =
             (make("kept.example", KeyKind::EcdsaP256), make("removed.example", KeyKind::EcdsaP256));
         let rsa = make("kept.example", KeyKind::Rsa);
-        let old = choices(&[kept.clone(), removed], NOW);
+        let old = choices(&[kept.clone(), removed], &[], NOW);
         assert!(changes(&old, &old).is_empty());
-        let new = choices(&[kept.clone(), make("new.example", KeyKind::EcdsaP256)], NOW);
+        let new = choices(&[kept.clone(), make("new.example", KeyKind::EcdsaP256)], &[], NOW);
         let mut found: Vec<_> = changes(&old, &new)
             .into_iter()
             .map(|(pattern, choice)| (pattern.to_string(), choice.is_some()))
@@ -393,7 +470,7 @@ mod tests {
             found,
             [("new.example".to_owned(), true), ("removed.example".to_owned(), false)]
         );
-        let with_rsa = choices(&[kept, rsa, make("new.example", KeyKind::EcdsaP256)], NOW);
+        let with_rsa = choices(&[kept, rsa, make("new.example", KeyKind::EcdsaP256)], &[], NOW);
         assert_eq!(changes(&new, &with_rsa).len(), 2);
     }
 
@@ -406,9 +483,9 @@ mod tests {
             make(&["a.example"], 20),
             make(&["b.example", "c.example"], 30),
         ];
-        let every = choices(&all, NOW);
+        let every = choices(&all, &[], NOW);
         let wanted = HashSet::from([pattern("a.example"), pattern("gone.example")]);
-        let mut some = choices_for(&wanted, &all, NOW);
+        let mut some = choices_for(&wanted, &all, &[], Arc::clone, NOW);
         some.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         assert_eq!(some.len(), 2);
         assert!(same(some[0].1.as_ref().unwrap(), &every[&pattern("a.example")]));

@@ -7,15 +7,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::clock::Moment;
 use crate::config;
 use crate::name::Pattern;
+use crate::observe::flood::shortened;
 use crate::store::directory::Directory;
 
 use super::autocert::transport::Transport;
 use super::certified::{Certified, Identity};
+use super::outgoing::Outgoing;
 use super::parallel::in_parallel;
 use super::staple::attach;
 use super::staples::asking::{Means, Staple, at_hand};
@@ -33,10 +35,11 @@ pub struct Stapling {
     /// What the means were made of.
     settings: Option<(config::stapling::Stapling, Vec<u8>)>,
     shown: HashMap<Identity, Shown>,
-    /// What is served on until the one that takes its place has the staple that it must have.
-    outgoing: Vec<Arc<Certified>>,
+    outgoing: Outgoing,
+    /// Names of what is outgoing no more, until somebody chooses anew what serves them.
+    freed: HashSet<Pattern>,
     keeper: Option<Keeper>,
-    said: Option<News>,
+    said: Vec<News>,
     /// For a keeper that has not started yet.
     unsent: Vec<Watch>,
 }
@@ -53,19 +56,19 @@ struct Shown {
     state: State,
 }
 
-/// What a piece of news means for what is served.
-pub enum Meaning {
-    /// Nothing: it is about a certificate that is gone, or changes what is said of it only.
-    Nothing,
-    /// The same certificate, with another staple or none.
-    Restapled {
-        before: Arc<Certified>,
-        after: Arc<Certified>,
-    },
-    /// Another certificate may be the one to serve.
-    ChooseAnew,
-    Revoked(Arc<Certified>, Revoked),
+/// What the keeper's news change in what is served.
+#[derive(Default)]
+pub struct Changes {
+    /// The same certificates, each with another staple or none.
+    pub restapled: Vec<(Arc<Certified>, Arc<Certified>)>,
+    /// Names that another certificate may be the one to serve of.
+    pub patterns: HashSet<Pattern>,
+    pub revoked: Vec<(Arc<Certified>, Revoked)>,
 }
+
+/// News that are taken at once. When an issuer takes many certificates back, what follows from it is done
+/// once for all of them.
+const NEWS_AT_ONCE: usize = 65_536;
 
 /// What to do about certificates that are new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +91,11 @@ impl Stapling {
         occasion: Occasion,
         now: Moment,
     ) {
-        let watched: HashMap<Identity, &Arc<Certified>> = all
+        self.outgoing.adopt(all);
+        let outgoing = self.outgoing.kept().to_vec();
+        let watched: HashMap<Identity, &Arc<Certified>> = outgoing
             .iter()
+            .chain(all)
             .filter(|certified| is_watched(certified))
             .map(|certified| (certified.identity(), certified))
             .collect();
@@ -111,14 +117,7 @@ impl Stapling {
         if self.means.is_some() && (again || !gone.is_empty() || !new.is_empty()) {
             self.send(Watch { gone, new, again });
         }
-        let lacking: HashSet<&Pattern> = all
-            .iter()
-            .filter(|certified| self.lacks_staple(certified))
-            .flat_map(|certified| &certified.patterns)
-            .collect();
-        self.outgoing.retain(|old| {
-            old.is_valid(now) && old.patterns.iter().any(|pattern| lacking.contains(pattern))
-        });
+        self.prune(now);
     }
 
     fn configure(&mut self, settings: Option<&config::stapling::Stapling>, roots: &[u8]) {
@@ -194,34 +193,39 @@ impl Stapling {
     /// Waits until the keeper knows something. May be dropped and called again.
     pub async fn changed(&mut self) {
         match &mut self.keeper {
-            Some(keeper) if self.said.is_none() => match keeper.news.recv().await {
-                Some(news) => self.said = Some(news),
-                None => std::future::pending().await,
-            },
+            Some(keeper) if self.said.is_empty() => {
+                if keeper.news.recv_many(&mut self.said, NEWS_AT_ONCE).await == 0 {
+                    std::future::pending().await
+                }
+            }
             Some(_) => {}
             None => std::future::pending().await,
         }
     }
 
-    /// What the keeper has said, and what it means.
-    pub fn take(&mut self) -> Meaning {
-        let Some(News { identity, certified, staple, state }) = self.said.take() else {
-            return Meaning::Nothing;
-        };
-        let Some(shown) = self.shown.get_mut(&identity) else { return Meaning::Nothing };
-        shown.state = state;
-        let after = dressed(&shown.plain, staple.map(|staple| staple.der));
-        let before = std::mem::replace(&mut shown.dressed, after.clone());
-        match shown.state {
-            State::Revoked(revoked) => Meaning::Revoked(certified, revoked),
-            _ if before.key.ocsp == after.key.ocsp => {
-                // A certified key that was parsed stays so.
-                shown.dressed = before;
-                Meaning::Nothing
+    /// What the keeper has said, and what it changes.
+    pub fn take(&mut self, now: Moment) -> Changes {
+        let mut changes = Changes::default();
+        for News { identity, certified, staple, state } in std::mem::take(&mut self.said) {
+            // One that is gone meanwhile is nobody's concern.
+            let Some(shown) = self.shown.get_mut(&identity) else { continue };
+            if let State::Revoked(revoked) = state {
+                changes.revoked.push((certified, revoked));
             }
-            _ if certified.named.must_staple => Meaning::ChooseAnew,
-            _ => Meaning::Restapled { before, after },
+            shown.state = state;
+            let der = staple.map(|staple| staple.der);
+            if shown.dressed.key.ocsp == der {
+                continue;
+            }
+            let after = dressed(&shown.plain, der);
+            let before = std::mem::replace(&mut shown.dressed, after.clone());
+            if before.lacks_staple() != after.lacks_staple() {
+                changes.patterns.extend(after.patterns.iter().cloned());
+            }
+            changes.restapled.push((before, after));
         }
+        self.prune(now);
+        changes
     }
 
     /// The certified key with what is stapled to it.
@@ -240,28 +244,63 @@ impl Stapling {
 
     /// What is served on for now although something has taken its place.
     pub fn outgoing(&self) -> &[Arc<Certified>] {
-        &self.outgoing
+        self.outgoing.kept()
     }
 
     /// Some certificates are about to take the place of others: what still serves well stays until they have
     /// the staples that they must have.
     pub fn succeed(&mut self, before: &[Arc<Certified>], after: &[Arc<Certified>], now: Moment) {
-        let mut lacking = HashSet::new();
-        for certified in after.iter().filter(|certified| certified.named.must_staple) {
-            if self.lacks_staple(certified) {
-                lacking.extend(&certified.patterns);
-            }
-        }
-        if lacking.is_empty() || !self.is_on {
+        if !self.is_on {
             return;
         }
-        let stays: HashSet<Identity> = after.iter().map(|certified| certified.identity()).collect();
-        for old in before {
-            let serves = old.patterns.iter().any(|pattern| lacking.contains(pattern));
-            if serves && old.is_valid(now) && !stays.contains(&old.identity()) {
-                self.outgoing.push(self.dress(old));
-            }
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let lacks = |one: &Arc<Certified>| self.lacks_staple(one);
+        let begun = outgoing.keep(before, after, lacks, |old| self.serves_well(old, now));
+        let lines = begun.iter().map(|(new, old)| {
+            format!(
+                "{new} must be stapled and has no staple yet: {old} serves its names until it has; if that takes long, look at what 'ringgate certs' says of its staple"
+            )
+        });
+        for line in shortened(&lines.collect::<Vec<_>>(), |_| "certificates") {
+            warn!("{line}");
         }
+        self.outgoing = outgoing;
+    }
+
+    /// Lets go of what need not or cannot serve on.
+    pub fn prune(&mut self, now: Moment) {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let lacks = |one: &Arc<Certified>| self.lacks_staple(one);
+        let let_go = outgoing.prune(lacks, |old| self.serves_well(old, now));
+        self.outgoing = outgoing;
+        let mut gone = Vec::new();
+        for old in let_go {
+            match self.serves_well(&old, now) {
+                true => info!("{old} serves no more: what takes its place has its staple"),
+                false => warn!(
+                    "{old} serves no more: it has ended, is revoked or has lost its own staple; what takes its place has none yet"
+                ),
+            }
+            if self.shown.remove(&old.identity()).is_some() {
+                gone.push(old.identity());
+            }
+            self.freed.extend(old.patterns.iter().cloned());
+        }
+        if !gone.is_empty() && self.means.is_some() {
+            self.send(Watch { gone, new: Vec::new(), again: false });
+        }
+    }
+
+    /// The names of what has been let go, to choose anew what serves them.
+    pub fn freed(&mut self) -> HashSet<Pattern> {
+        std::mem::take(&mut self.freed)
+    }
+
+    fn serves_well(&self, certified: &Arc<Certified>, now: Moment) -> bool {
+        let state = self.shown.get(&certified.identity()).map(|shown| &shown.state);
+        certified.is_valid(now)
+            && !self.lacks_staple(certified)
+            && !matches!(state, Some(State::Revoked(_)))
     }
 
     fn lacks_staple(&self, certified: &Arc<Certified>) -> bool {
@@ -281,7 +320,8 @@ impl Stapling {
 
 /// Whether anything is to be known of its revocation.
 fn is_watched(certified: &Certified) -> bool {
-    certified.named.responder || certified.named.crl || certified.key.ocsp.is_some()
+    let named = certified.named;
+    named.responder || named.crl || named.must_staple || certified.key.ocsp.is_some()
 }
 
 /// Reads what asking takes.
@@ -333,6 +373,11 @@ fn state_of(plain: &Certified, staple: Option<&Staple>, bad: Option<Bad>) -> Sta
             }
         }
         (Some(staple), None) => State::Good { until: staple.good.until },
+        (None, None) if plain.named.must_staple && !plain.named.responder => {
+            let why = "it must be stapled and names no OCSP responder";
+            warn!("no staple for {plain}: {why}; put one beside it, or clients refuse it");
+            State::Refused(why.into())
+        }
         (None, None) => State::None,
     }
 }
@@ -340,9 +385,11 @@ fn state_of(plain: &Certified, staple: Option<&Staple>, bad: Option<Bad>) -> Sta
 #[cfg(test)]
 mod tests {
     use std::slice::from_ref;
+    use std::time::Duration;
 
     use super::super::certified::certify;
     use super::super::certified::samples::{Scratch, source};
+    use super::super::staples::response::Good;
     use super::super::staples::samples::Authority;
     use super::*;
     use crate::config::stapling::Stapling as Settings;
@@ -362,7 +409,7 @@ mod tests {
         let mut data = authority.good(leaf);
         data.responses[0].this_update = super::super::staples::samples::time(now);
         data.responses[0].next_update =
-            Some(super::super::staples::samples::time(now.plus(std::time::Duration::from_secs(9))));
+            Some(super::super::staples::samples::time(now.plus(Duration::from_secs(9))));
         let mut stapled = (**certified).clone();
         attach(&mut stapled, Some(authority.signed(&data)));
         Arc::new(stapled)
@@ -384,7 +431,7 @@ mod tests {
         assert!(is_stapled && state.unwrap().starts_with("good until"));
         assert_eq!(shown(None, &with, now), (false, None));
         // Another file with another staple is judged anew, though the certificate is the same.
-        let over = stapled(&authority, &with, now.minus(std::time::Duration::from_secs(60)));
+        let over = stapled(&authority, &with, now.minus(Duration::from_secs(60)));
         let (is_stapled, state) = shown(Some(&settings), &over, now);
         assert!(!is_stapled && state.unwrap().contains("has expired"));
     }
@@ -412,5 +459,65 @@ mod tests {
         adopt(&mut stapling, from_ref(&old), None);
         stapling.succeed(from_ref(&old), &[new], now);
         assert!(stapling.outgoing().is_empty());
+    }
+
+    /// What the keeper says of this one.
+    fn news(of: &Arc<Certified>, der: Option<Vec<u8>>, state: State, now: Moment) -> News {
+        let good = Good { this_update: now, until: now.plus(Duration::from_secs(60)) };
+        let staple = der.map(|der| Staple { der, good });
+        News { identity: of.identity(), certified: of.clone(), staple, state }
+    }
+
+    #[test]
+    fn what_is_outgoing_is_served_with_the_staple_that_it_has_and_no_longer_than_that() {
+        let (scratch, authority) = (Scratch::new("stapling-outgoing"), Authority::new("outgoing"));
+        let (now, settings) = (Moment::now(), settings(&scratch));
+        let revoked = Revoked { at: now, key_compromise: false };
+        for state in [State::Refused("it has expired".into()), State::Revoked(revoked)] {
+            let old = stapled(&authority, &certified(&authority, true), now);
+            let new = certified(&authority, true);
+            let mut stapling = Stapling::default();
+            stapling.adopt(Some(&settings), b"", from_ref(&old), Occasion::Change, now);
+            stapling.succeed(from_ref(&old), from_ref(&new), now);
+            stapling.adopt(Some(&settings), b"", from_ref(&new), Occasion::Change, now);
+            let dressed = |stapling: &Stapling| stapling.dress_all(stapling.outgoing().to_vec());
+            assert!(dressed(&stapling)[0].key.ocsp.is_some());
+            let good = State::Good { until: now };
+            stapling.said.push(news(&old, Some(vec![1]), good, now));
+            let changes = stapling.take(now);
+            assert_eq!((changes.restapled.len(), changes.patterns.len()), (1, 0));
+            assert_eq!(dressed(&stapling)[0].key.ocsp, Some(vec![1]));
+            stapling.said.push(news(&old, None, state, now));
+            stapling.take(now);
+            assert!(stapling.outgoing().is_empty());
+            assert_eq!(stapling.freed().into_iter().collect::<Vec<_>>(), old.patterns);
+        }
+    }
+
+    #[test]
+    fn a_refreshed_staple_chooses_nothing_anew_and_one_that_comes_or_goes_does() {
+        let (scratch, authority) = (Scratch::new("stapling-anew"), Authority::new("anew"));
+        let now = Moment::now();
+        for must_staple in [true, false] {
+            let one = certified(&authority, must_staple);
+            let mut stapling = Stapling::default();
+            let settings = settings(&scratch);
+            stapling.adopt(Some(&settings), b"", from_ref(&one), Occasion::Change, now);
+            // Not watched unless it names somebody.
+            if !must_staple {
+                let shown = Shown { plain: one.clone(), dressed: one.clone(), state: State::None };
+                stapling.shown.insert(one.identity(), shown);
+            }
+            let mut after = |der: Option<u8>| {
+                let state = State::Good { until: now };
+                stapling.said.push(news(&one, der.map(|byte| vec![byte]), state, now));
+                let changes = stapling.take(now);
+                (changes.restapled.len(), !changes.patterns.is_empty())
+            };
+            assert_eq!(after(Some(1)), (1, must_staple));
+            assert_eq!(after(Some(1)), (0, false));
+            assert_eq!(after(Some(2)), (1, false));
+            assert_eq!(after(None), (1, must_staple));
+        }
     }
 }
