@@ -36,8 +36,18 @@ impl Ledger {
         Self { limits, object, store, known: Mutex::default() }
     }
 
-    /// As far as this node knows; [`Ledger::take`] asks the store.
-    pub fn known(&self) -> Budget {
+    /// What is used now, by the store if it can be read.
+    pub async fn current(&self) -> Budget {
+        let (store, object) = (self.store.clone(), self.object.clone());
+        if let Ok(found) = blocking(move || store.get(&object)).await {
+            let budget = self.read(found.as_deref());
+            self.keep(&budget);
+        }
+        self.known()
+    }
+
+    /// As far as this node knows.
+    fn known(&self) -> Budget {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -185,6 +195,8 @@ mod tests {
         assert_eq!(other.take(&ORDER, NOW).await, Err(free));
         assert_eq!(other.not_before(&ORDER, NOW), Some(free));
         assert_eq!(node().take(&ORDER, NOW).await, Err(free));
+        assert_eq!(node().current().await, one.current().await);
+        assert_ne!(node().current().await, Budget::default());
         other.give_back(&ORDER, NOW).await;
         node().take(&ORDER, NOW).await.unwrap();
         node().fail(&ORDER, NOW).await;

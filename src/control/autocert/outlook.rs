@@ -80,7 +80,7 @@ fn needed(entry: &Entry, at: usize, ca: &Ca, now: Moment) -> Option<Needed> {
 
 async fn say(ca: Arc<Ca>, needed: Vec<Needed>, now: Moment) {
     let Some(ledger) = &ca.ledger else { return };
-    let (budget, limits) = (ledger.known(), ledger.limits);
+    let (budget, limits) = (ledger.current().await, ledger.limits);
     let late = blocking(move || too_late(&budget, limits, needed, now)).await;
     if late.is_empty() || ledger.warn(now.minus(SAY_EVERY), now).await.is_err() {
         return;
