@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::process::Command;
 
-use crate::harness::{Nginx, Ringgate, Tls, root_store, wait_for};
+use crate::harness::{Nginx, Ringgate, Tls, client_config, root_store, wait_for};
 
 /// Runs the rest of the command line with this many descriptors at most.
 fn limited(command: &mut Command, limit: u32) {
@@ -37,7 +37,7 @@ fn more_connections_than_descriptors_wait_and_are_served_when_others_end() {
     let waiting: Vec<TcpStream> = {
         // Raw connections take places, as long as they may.
         let raw: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
-        ringgate.wait_for_log("accepting pauses");
+        ringgate.wait_for_log("accepting_pauses");
         raw
     };
     let late = {
@@ -59,6 +59,38 @@ fn more_connections_than_descriptors_wait_and_are_served_when_others_end() {
     first.push(Tls::connect(roots, address, "app.localhost"));
     first.iter_mut().for_each(serve);
     assert!(ringgate.is_running());
+}
+
+/// Whoever connected before the drain is served, also if that takes waiting for places.
+#[test]
+fn a_drain_serves_who_waits_for_a_place() {
+    const CLIENTS: usize = 60;
+    let nginx = Nginx::start("patient");
+    let route = nginx.route("https://app.localhost");
+    let mut ringgate =
+        Ringgate::start_with(&["--route", &route, "--cores", "0"], |command| limited(command, 90));
+    let roots = root_store(std::fs::read(ringgate.root()).unwrap());
+    let address = ringgate.address;
+    // More than there are places, each a handshake and a request behind it.
+    let raw: Vec<TcpStream> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    ringgate.wait_for_log("accepting_pauses");
+    ringgate.signal("TERM");
+    let serve = |stream: TcpStream, roots: rustls::RootCertStore| {
+        let mut client = Tls::over(stream, client_config(roots), "app.localhost").unwrap();
+        client.send(b"GET / HTTP/1.1\r\nHost: app.localhost\r\nConnection: close\r\n\r\n");
+        client.read_until(b"the page of patient\n");
+    };
+    let clients: Vec<_> = raw
+        .into_iter()
+        .map(|stream| {
+            let roots = roots.clone();
+            std::thread::spawn(move || serve(stream, roots))
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("served");
+    }
+    assert!(ringgate.wait_for_end().success());
 }
 
 /// User and system time in clock ticks (proc(5)).

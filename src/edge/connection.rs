@@ -1,13 +1,12 @@
 //! The life of one connection, top to bottom: hello, choice, handshake, dial, relay.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::clock;
 use crate::name::ServerName;
 use crate::observe::counters::Report;
 use crate::observe::names::{Reason, Side};
-use crate::ring::{self, Socket};
+use crate::ring;
 use crate::snapshot::{ProxyVersion, Route};
 
 use super::client::identify;
@@ -23,14 +22,13 @@ use super::page;
 use super::proxy_protocol::{TlsFacts, write_v1, write_v2};
 use super::records::Records;
 use super::relay::relay;
-use super::worker::{Timeouts, Worker};
+use super::worker::{Entry, Timeouts, Worker};
 
 /// Serves one accepted connection to its end, and accounts for it.
-pub async fn serve(client: Socket, port: u16, worker: Rc<Worker>) {
-    let timeouts = worker.timeouts();
-    let entry = worker.enter(Line::new(client, clock::steady() + timeouts.handshake));
+pub async fn serve(entry: Entry, port: u16, timeouts: Timeouts) {
+    let worker = &entry.worker;
     // Boxed, for a future that is moved before it is awaited leaves its room in this one twice.
-    let life = Box::pin(life(&entry.line, port, &timeouts, &worker));
+    let life = Box::pin(life(&entry.line, port, &timeouts, worker));
     let ended = Timed::new(&entry.line, life).await;
     if let Err(failure) = ended {
         let Failure { ended, server_name, route } = *failure;

@@ -15,7 +15,7 @@ mod ended;
 mod handshake;
 mod hello;
 mod http;
-mod limits;
+pub mod limits;
 mod line;
 pub mod listener;
 mod negotiated;

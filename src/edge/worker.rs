@@ -96,13 +96,15 @@ pub struct Worker {
     first_hello: Notify,
     hellos_in_turn: Cell<u64>,
     draining: Cell<bool>,
+    /// shutdown_timeout has passed.
+    interrupted: Cell<bool>,
     accepting_paused: Cell<bool>,
 }
 
 /// A connection's place among its worker's; dropping it leaves.
 pub struct Entry {
     pub line: Rc<Line>,
-    worker: Rc<Worker>,
+    pub worker: Rc<Worker>,
     key: usize,
 }
 
@@ -136,6 +138,7 @@ impl Worker {
             first_hello: Notify::new(),
             hellos_in_turn: Cell::new(0),
             draining: Cell::new(false),
+            interrupted: Cell::new(false),
             accepting_paused: Cell::new(false),
         });
         ring::spawn(worker.clone().count_turns());
@@ -153,14 +156,12 @@ impl Worker {
         let interrupted = orders.recv().await == Some(Order::Interrupt);
         worker.draining.set(true);
         worker.departure.notify_waiters();
-        for (listener, way, accepts) in accepting {
-            worker.close(listener, way, accepts).await;
-        }
         if interrupted {
             worker.interrupt_all();
         }
+        let closing = ring::spawn(worker.clone().close_all(accepting));
         let mut listening = true;
-        while !worker.lines.borrow().is_empty() {
+        while !(closing.is_finished() && worker.lines.borrow().is_empty()) {
             tokio::select! {
                 biased;
                 order = orders.recv(), if listening => match order {
@@ -191,11 +192,10 @@ impl Worker {
                     self.begin(client, way);
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.pause_accepting(&error.to_string()).await;
-                    }
                     // The drain, or a client that gave up in the backlog (accept(2)).
                     Some(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR) => {}
+                    _ if self.draining.get() => {}
+                    // Descriptors or memory, most likely.
                     _ => self.pause_accepting(&error.to_string()).await,
                 },
             }
@@ -204,29 +204,48 @@ impl Worker {
 
     fn begin(self: &Rc<Self>, client: Socket, way: Way) {
         self.counters.accepted.add(1);
+        let timeouts = self.timeouts();
+        // It has its place from here on, so that whoever is accepted in the same turn is counted.
+        let entry = self.enter(Line::new(client, clock::steady() + timeouts.handshake));
+        if self.interrupted.get() {
+            entry.line.interrupt(Reason::Drained, clock::steady());
+        }
         match way.kind {
-            Kind::Tls => ring::spawn(serve(client, way.port, self.clone())),
-            Kind::Plain => ring::spawn(serve_plain(client, self.clone())),
+            Kind::Tls => ring::spawn(serve(entry, way.port, timeouts)),
+            Kind::Plain => ring::spawn(serve_plain(entry)),
         };
     }
 
-    /// Waits until a connection has ended, or a moment.
+    /// Says so once, and waits.
     async fn pause_accepting(&self, why: &str) {
         if !self.accepting_paused.replace(true) {
             self.counters.accept_pauses.add(1);
-            self.report(Reason::OutOfDescriptors, || Report {
+            self.report(Reason::AcceptingPauses, || Report {
                 side: Side::Ours,
-                reason: Reason::OutOfDescriptors,
+                reason: Reason::AcceptingPauses,
                 client: None,
                 server_name: None,
                 route: None,
-                detail: Some(format!("accepting pauses: {why}").into()),
+                detail: Some(why.into()),
             });
         }
+        self.wait_for_departure().await;
+    }
+
+    /// Waits until a connection has ended, or a moment.
+    async fn wait_for_departure(&self) {
         tokio::select! {
             () = self.departure.notified() => {}
             () = ring::sleep_until(clock::steady() + ACCEPT_PAUSE) => {}
         }
+    }
+
+    async fn close_all(self: Rc<Self>, accepting: Vec<(Socket, Way, Vec<ring::Task>)>) {
+        for (listener, way, accepts) in accepting {
+            self.close(listener, way, accepts).await;
+        }
+        // Perhaps there is nobody left to end.
+        self.departure.notify_waiters();
     }
 
     /// Ends the accepts, serves who waits in the backlog already, and closes the listener: closing it
@@ -239,17 +258,32 @@ impl Worker {
                 ring::next_turn().await;
             }
         }
-        if listener.set_nonblocking().is_ok() {
-            while let Some(client) = listener.accept_now() {
-                self.begin(client, way);
-            }
+        if listener.set_nonblocking().is_err() {
+            return;
         }
-        // Connections that were begun have not entered before they run once.
-        drop(listener);
-        ring::next_turn().await;
+        loop {
+            if self.lines.borrow().len() < self.capacity {
+                match listener.accept_now() {
+                    Ok(Some(client)) => {
+                        self.begin(client, way);
+                        continue;
+                    }
+                    Ok(None) => return,
+                    Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => continue,
+                    // Descriptors or memory, most likely.
+                    Err(_) => {}
+                }
+            }
+            // They wait for a place as they have done so far, until shutdown_timeout.
+            if self.interrupted.get() {
+                return;
+            }
+            self.wait_for_departure().await;
+        }
     }
 
     fn interrupt_all(&self) {
+        self.interrupted.set(true);
         let now = clock::steady();
         for (_, line) in self.lines.borrow().iter() {
             line.interrupt(Reason::Drained, now);

@@ -25,4 +25,8 @@ pub fn start(format: Option<Format>, level: LevelFilter) {
         Format::Text => builder.with_ansi(terminal).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
+    // One connection or one name ends by it; the log is where it is looked for.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "this is a bug, please report it with the log");
+    }));
 }

@@ -39,11 +39,12 @@ pub enum Reason {
     Idle,
     Drained,
     OutOfDescriptors,
+    AcceptingPauses,
     Failed,
 }
 
 impl Reason {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ClosedBeforeHello,
         Self::NoProxyHeader,
         Self::BadProxyHeader,
@@ -71,6 +72,7 @@ impl Reason {
         Self::Idle,
         Self::Drained,
         Self::OutOfDescriptors,
+        Self::AcceptingPauses,
         Self::Failed,
     ];
 
@@ -104,6 +106,7 @@ impl Reason {
             Self::Idle => "idle",
             Self::Drained => "drained",
             Self::OutOfDescriptors => "out_of_descriptors",
+            Self::AcceptingPauses => "accepting_pauses",
             Self::Failed => "failed",
         }
     }
@@ -148,6 +151,9 @@ impl Reason {
             Self::Idle => "no byte moved for idle_timeout",
             Self::Drained => "the connection was still open at shutdown_timeout",
             Self::OutOfDescriptors => "no file descriptor was left for the upstream connection",
+            Self::AcceptingPauses => {
+                "no further connection can be served now, new ones wait; raise the limit of open files (systemd: LimitNOFILE)"
+            }
             Self::Failed => "a system call failed that should not",
         }
     }
@@ -165,6 +171,7 @@ impl Reason {
                 | Self::NoProxyHeader
                 | Self::BadProxyHeader
                 | Self::OutOfDescriptors
+                | Self::AcceptingPauses
                 | Self::Failed
         )
     }

@@ -21,6 +21,7 @@ use crate::config::problem::Problem;
 use crate::control::plane::Plane;
 use crate::control::prepare::{Mode, prepare};
 use crate::control::reports::Reports;
+use crate::edge::limits::ACCEPTS_IN_FLIGHT;
 use crate::edge::listener::Listener;
 use crate::edge::worker::{self, Order};
 use crate::observe::counters::{Counters, Report, Reporter};
@@ -71,8 +72,10 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         plane.resolve_upstreams().await;
 
         let (reporter, mut reports) = Reporter::channel(plane.config().log_level.shows_debug());
-        // Each worker opens two more: its ring and its epoll, and tokio a few.
-        let open = descriptors::open_now() + 4 * cores.len() as u64;
+        // Each worker opens two more, its ring and its bell; and where every place is taken, each accept in
+        // flight may hold a client that waits for one.
+        let per_worker = 2 + listeners.len() as u64 * ACCEPTS_IN_FLIGHT as u64;
+        let open = descriptors::open_now() + per_worker * cores.len() as u64;
         let capacity = descriptors::connections_per_worker(limit, open, cores.len());
         let mut fleet = Fleet::start(&cores, &mut listeners, &plane, &reporter, capacity)?;
         lower_priority();

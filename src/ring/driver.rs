@@ -57,10 +57,16 @@ struct Driver {
     operations: Slab<State>,
     /// The nearest deadline, as the kernel reads it when it is submitted: at an address that stays.
     timeout: Box<types::Timespec>,
+    /// What was reaped besides, and not yet told.
+    turned: Turned,
+    enter_flags: u32,
 }
 
-/// Makes the ring of this thread, which alone may use it.
+/// Makes the ring of this thread, which has none yet and alone may use it.
 pub(super) fn open() -> io::Result<()> {
+    if DRIVER.with_borrow(Option::is_some) {
+        return Err(io::Error::other("this thread has a ring already"));
+    }
     let ring = IoUring::builder()
         // Completions are worked out when this thread asks for them, not by interrupting it
         // (perf/results/own-loop.md); that needs the promise that nobody else submits. Kernel 6.1.
@@ -68,7 +74,19 @@ pub(super) fn open() -> io::Result<()> {
         .setup_defer_taskrun()
         .setup_coop_taskrun()
         .build(ENTRIES)?;
-    let driver = Driver { ring, operations: Slab::new(), timeout: Box::default() };
+    let mut enter_flags = EnterFlags::GETEVENTS;
+    if ring.params().is_feature_no_iowait() {
+        // Waiting for clients is no waiting for a disk: without this an idle machine shows iowait and I/O
+        // pressure. Older kernels (before 6.15) know no such flag.
+        enter_flags |= EnterFlags::NO_IOWAIT;
+    }
+    let driver = Driver {
+        ring,
+        operations: Slab::new(),
+        timeout: Box::default(),
+        turned: Turned::default(),
+        enter_flags: enter_flags.bits(),
+    };
     DRIVER.set(Some(driver));
     Ok(())
 }
@@ -76,7 +94,7 @@ pub(super) fn open() -> io::Result<()> {
 /// Lets go of the ring of this thread. What operations in flight own is never freed: the kernel ends them
 /// in its own time, and may write until then.
 pub(super) fn close() {
-    if let Some(Driver { ring, operations, timeout }) = DRIVER.take() {
+    if let Some(Driver { ring, operations, timeout, .. }) = DRIVER.take() {
         std::mem::forget((operations, timeout));
         drop(ring);
     }
@@ -125,13 +143,13 @@ impl<D: Unpin, O> Future for InFlight<D, O> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O> {
         let key = self.key;
-        match with_driver(|driver| driver.poll(key, context.waker())) {
-            Some(completion) => {
-                let Some(data) = self.data.take() else {
-                    unreachable!("an operation completes once")
-                };
-                Poll::Ready((self.finish)(data, completion))
-            }
+        // Its number may be another's by now.
+        assert!(self.data.is_some(), "an operation completes once");
+        let Some(completion) = with_driver(|driver| driver.poll(key, context.waker())) else {
+            return Poll::Pending;
+        };
+        match self.data.take() {
+            Some(data) => Poll::Ready((self.finish)(data, completion)),
             None => Poll::Pending,
         }
     }
@@ -165,7 +183,8 @@ pub(super) struct Turned {
 pub(super) fn turn(wait: bool) -> Turned {
     with_driver(|driver| {
         driver.enter(wait);
-        driver.reap()
+        driver.reap();
+        std::mem::take(&mut driver.turned)
     })
 }
 
@@ -195,30 +214,36 @@ impl Driver {
         // SAFETY: `submit` has its caller's promise about addresses; of our own entries only the timeouts'
         // hold one, and that is read when they are submitted.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
-            // Full: the kernel takes what is there. What has completed is taken by the next turn.
+            // Full: the kernel takes what is there, unless what has completed must be taken first.
             self.enter(false);
+            self.reap();
         }
     }
 
     fn enter(&mut self, wait: bool) {
         let to_submit = u32::try_from(self.ring.submission().len()).unwrap_or(ENTRIES);
-        let flags = EnterFlags::GETEVENTS.bits();
-        // SAFETY: without extended arguments the kernel reads nothing but the queue.
-        let entered = unsafe {
-            self.ring.submitter().enter::<libc::sigset_t>(to_submit, u32::from(wait), flags, None)
-        };
-        let Err(error) = entered else { return };
-        match error.raw_os_error() {
-            // A signal; or completions have to be taken first, which the caller does.
-            Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+        match self.call(to_submit, wait) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {
+                // No memory for more, or completions have to be taken first. What has been submitted is
+                // worked on by a call that submits nothing, and gives memory back.
+                let _ = self.call(0, false);
+            }
+            // A signal.
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
             // Nothing would ever complete again.
-            _ => panic!("the kernel does not let this thread use its ring: {error}"),
+            Err(error) => panic!("the kernel does not let this thread use its ring: {error}"),
+            Ok(_) => {}
         }
     }
 
-    fn reap(&mut self) -> Turned {
-        let Self { ring, operations, .. } = self;
-        let mut turned = Turned::default();
+    fn call(&self, to_submit: u32, wait: bool) -> io::Result<usize> {
+        let (submitter, flags) = (self.ring.submitter(), self.enter_flags);
+        // SAFETY: without extended arguments the kernel reads nothing but the queue.
+        unsafe { submitter.enter::<libc::sigset_t>(to_submit, u32::from(wait), flags, None) }
+    }
+
+    fn reap(&mut self) {
+        let Self { ring, operations, turned, .. } = self;
         for entry in ring.completion() {
             match entry.user_data() {
                 BELL => turned.bell = true,
@@ -230,7 +255,6 @@ impl Driver {
                 }
             }
         }
-        turned
     }
 
     fn poll(&mut self, key: usize, waker: &Waker) -> Option<Completion> {

@@ -1,7 +1,7 @@
 //! One opcode each, owning its data until the kernel is done with it.
 //!
 //! Dropping one of these futures does not cancel the operation: the driver keeps its data until the
-//! kernel has completed it. Whoever drops one early loses the outcome, so connections await them all.
+//! kernel has completed it. Whoever drops one early loses the outcome, and with it bytes that it received.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -115,9 +115,12 @@ impl Socket {
 
     /// Accepts a connection that waits already, if one does. Only on a listener that
     /// [`Socket::set_nonblocking`] was called on.
-    pub fn accept_now(&self) -> Option<Socket> {
-        let fd = rustix::net::accept_with(&self.fd, rustix::net::SocketFlags::CLOEXEC).ok()?;
-        Some(Self::new(fd))
+    pub fn accept_now(&self) -> io::Result<Option<Socket>> {
+        match rustix::net::accept_with(&self.fd, rustix::net::SocketFlags::CLOEXEC) {
+            Ok(fd) => Ok(Some(Self::new(fd))),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// For a listener that takes its last connections outside the ring.

@@ -197,7 +197,7 @@ impl Root {
                 run(key);
                 continue;
             }
-            self.call.queued.store(false, Ordering::SeqCst);
+            self.call.queued.swap(false, Ordering::AcqRel);
             let mut context = Context::from_waker(&self.waker);
             if let Poll::Ready(output) = root.as_mut().poll(&mut context) {
                 return Some(output);
@@ -216,8 +216,8 @@ fn run(key: usize) {
     // A wake-up may come after the end of its task, and for its successor in the same place too.
     let life = TASKS.with(|tasks| tasks.lives.borrow_mut().get_mut(key).and_then(Option::take));
     let Some(Life { mut future, call, waker }) = life else { return };
-    // Whoever wakes it from here on is heard.
-    call.queued.store(false, Ordering::SeqCst);
+    // Whoever wakes it from here on is heard; what whoever did so before has done is seen.
+    call.queued.swap(false, Ordering::AcqRel);
     let mut context = Context::from_waker(&waker);
     // A panic is the end of one connection, not of its worker; the panic hook has said where it was.
     let left = catch_unwind(AssertUnwindSafe(|| match future.as_mut().poll(&mut context) {

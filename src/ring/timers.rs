@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -27,14 +29,15 @@ struct Timers {
 
 /// Waits until `deadline`.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, number: None }
+    Sleep { deadline, number: None, not_send: PhantomData }
 }
 
 /// A wait for a deadline. It belongs to the task that polls it first.
 pub struct Sleep {
     deadline: Instant,
-    /// In the list, unless the deadline has passed.
+    /// In the list of its thread, unless the deadline has passed.
     number: Option<u64>,
+    not_send: PhantomData<Rc<()>>,
 }
 
 impl Sleep {

@@ -11,7 +11,7 @@ pub enum Unavailable {
     Disabled {
         sysctl: u8,
     },
-    /// A kernel before 6.1, which has no SINGLE_ISSUER or no io_uring at all.
+    /// A kernel before 6.1, which has no DEFER_TASKRUN or no io_uring at all.
     OldKernel {
         release: String,
     },

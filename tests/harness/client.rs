@@ -84,7 +84,11 @@ impl Tls {
     }
 
     fn try_connect(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> io::Result<Self> {
-        let socket = TcpStream::connect(address)?;
+        Self::over(TcpStream::connect(address)?, config, name)
+    }
+
+    /// Shakes hands on a connection that stands.
+    pub fn over(socket: TcpStream, config: Arc<ClientConfig>, name: &str) -> io::Result<Self> {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;

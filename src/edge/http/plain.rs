@@ -1,11 +1,7 @@
 //! The life of a connection to the plain listener: one request, which is sent to https.
 
-use std::rc::Rc;
-
-use crate::clock;
 use crate::observe::counters::Report;
 use crate::observe::names::{Reason, Side};
-use crate::ring::Socket;
 use crate::snapshot::Snapshot;
 
 use super::super::client::identify;
@@ -15,14 +11,13 @@ use super::super::ended::Ended;
 use super::super::handshake::receive;
 use super::super::line::Line;
 use super::super::transfer::send_all;
-use super::super::worker::Worker;
+use super::super::worker::{Entry, Worker};
 use super::head::{self, Reading, Request};
 
 /// Serves one accepted connection to its end, and accounts for it.
-pub async fn serve_plain(client: Socket, worker: Rc<Worker>) {
-    let timeouts = worker.timeouts();
-    let entry = worker.enter(Line::new(client, clock::steady() + timeouts.handshake));
-    let life = Box::pin(life(&entry.line, &worker));
+pub async fn serve_plain(entry: Entry) {
+    let worker = &entry.worker;
+    let life = Box::pin(life(&entry.line, worker));
     if let Err(ended) = Timed::new(&entry.line, life).await {
         worker.counters().ended(ended.reason).add(1);
         worker.report(ended.reason, || Report {

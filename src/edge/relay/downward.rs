@@ -68,22 +68,14 @@ impl Relay<'_> {
         tokio::select! {
             biased;
             received = &mut receive => {
-                return self.received(received, bulk).map_err(upstream_gone);
+                return self.received(&self.upstream, received, bulk).await.map_err(upstream_gone);
             }
             () = ring::sleep_until(clock::steady() + TICKET_HELD) => {}
         }
-        let released = match self.release() {
-            Ok(moved) => send_all(self.line.client(), moved.rest).await.map_err(client_gone),
-            Err(ended) => Err(ended),
-        };
-        if released.is_err() {
-            // The receive in flight may take a buffer: it is awaited, for a buffer that nobody sees
-            // arrive is lost for good.
-            self.line.cut();
-        }
+        let released = self.release()?;
+        send_all(self.line.client(), released.rest).await.map_err(client_gone)?;
         let received = receive.await;
-        released?;
-        self.received(received, bulk).map_err(upstream_gone)
+        self.received(&self.upstream, received, bulk).await.map_err(upstream_gone)
     }
 
     /// Encrypts what arrived from upstream and sends it to the client. `look`: takes what else waits in

@@ -151,11 +151,12 @@ impl Relay<'_> {
             return Ok(Arrived::Waiting);
         }
         let received = ring::receive_later(socket, self.worker.buffers()).await;
-        self.received(received, bulk)
+        self.received(socket, received, bulk).await
     }
 
-    fn received(
+    async fn received(
         &self,
+        socket: &Socket,
         received: io::Result<Option<Buffer>>,
         bulk: &mut bool,
     ) -> io::Result<Arrived> {
@@ -165,7 +166,9 @@ impl Relay<'_> {
                 Ok(Arrived::Buffer(buffer))
             }
             Ok(None) => Ok(Arrived::End),
+            // That says nothing of bytes: the kernel looks for a buffer first.
             Err(error) if self.worker.out_of_buffers(&error) => {
+                ring::readable(socket).await?;
                 *bulk = true;
                 Ok(Arrived::Waiting)
             }
