@@ -31,6 +31,11 @@ pub fn set_ahead(ahead_seconds: i64) {
     CLOCK.set(CLOCK.get().map(|clock| Clock { ahead_seconds, ..clock }));
 }
 
+/// How far it is.
+pub fn ahead() -> i64 {
+    CLOCK.get().map_or(0, |clock| clock.ahead_seconds)
+}
+
 /// Whether this thread is simulated.
 pub fn is_on() -> bool {
     CLOCK.get().is_some()

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::sync::Notify;
 
+pub use super::keys::{generate, request};
 pub use super::mutant::{ALL as MUTANTS, Mutant, release as release_mutant};
 pub use super::transport::{Transport, Trouble};
 
