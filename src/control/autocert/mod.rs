@@ -11,6 +11,7 @@ pub mod backoff;
 mod budget;
 pub mod ca;
 mod challenge;
+mod connect;
 mod directory;
 mod domain;
 mod dossier;

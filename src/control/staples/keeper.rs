@@ -17,9 +17,8 @@ use crate::store::record::Class;
 use super::super::certified::{Certified, Identity, Source};
 use super::asking::{Answer, Means, Staple, ask};
 use super::entry::{Entry, judged};
-use super::lists::{Looked, look};
-use super::plan::{Plan, dropped_at, list_again_at, list_due_at_last};
-use super::pointers::Pointers;
+use super::lists::Looked;
+use super::plan::{Plan, dropped_at, list_due_at_last};
 use super::responders::{Responders, Telling};
 use super::response::{Bad, Good, Revoked};
 use super::state::State;
@@ -29,8 +28,6 @@ use super::watched_list::WatchedList;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A clock that is further back than this was set back.
 const SET_BACK: Duration = Duration::from_secs(300);
-/// Lists in memory at once.
-const LISTS_AT_ONCE: usize = 2;
 
 /// A certificate to keep a staple for, with what is known of it.
 pub struct Watched {
@@ -79,28 +76,28 @@ pub fn start(means: Means) -> (mpsc::UnboundedSender<Watch>, mpsc::UnboundedRece
 
 /// What is due.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Task {
+pub(super) enum Task {
     Staple(Identity),
     List(Arc<str>),
 }
 
-enum Done {
+pub(super) enum Done {
     Asked { identity: Identity, answer: Answer, by_post: bool },
     Looked { url: Arc<str>, looked: Looked },
 }
 
-struct Keeper {
-    means: Means,
+pub(super) struct Keeper {
+    pub(super) means: Means,
     commands: mpsc::UnboundedReceiver<Watch>,
     news: mpsc::UnboundedSender<News>,
     entries: HashMap<Identity, Entry>,
-    lists: HashMap<Arc<str>, WatchedList>,
-    due: BTreeSet<(Moment, Task)>,
+    pub(super) lists: HashMap<Arc<str>, WatchedList>,
+    pub(super) due: BTreeSet<(Moment, Task)>,
     responders: Responders,
-    lists_at_work: usize,
-    working: JoinSet<Done>,
+    pub(super) lists_at_work: usize,
+    pub(super) working: JoinSet<Done>,
     /// Whose work each is, with the place of its responder, for the case that it panics.
-    workers: HashMap<task::Id, (Task, String)>,
+    pub(super) workers: HashMap<task::Id, (Task, String)>,
     looked: Moment,
 }
 
@@ -169,19 +166,6 @@ impl Keeper {
         });
         if again {
             self.try_again(now);
-        }
-    }
-
-    fn watch_list(&mut self, certified: &Arc<Certified>, now: Moment) {
-        let leaf = certified.key.cert.first();
-        let urls = leaf.map(|leaf| Pointers::of_der(leaf).crls).unwrap_or_default();
-        let Some(url) = urls.into_iter().next() else { return };
-        let url: Arc<str> = url.into();
-        let list = self.lists.entry(url.clone()).or_insert_with(|| WatchedList::due_at(now));
-        self.due.remove(&(list.due, Task::List(url.clone())));
-        list.add(certified.clone(), now);
-        if !list.at_work {
-            self.due.insert((list.due, Task::List(url)));
         }
     }
 
@@ -287,25 +271,6 @@ impl Keeper {
         self.workers.insert(spawned.id(), (Task::Staple(identity), place));
     }
 
-    fn start_list(&mut self, url: Arc<str>, now: Moment) {
-        let Some(list) = self.lists.get_mut(&url) else { return };
-        if self.lists_at_work >= LISTS_AT_ONCE {
-            list.due = now.plus(Duration::from_secs(1));
-            self.due.insert((list.due, Task::List(url)));
-            return;
-        }
-        list.begin();
-        self.lists_at_work += 1;
-        let (means, etag) = (self.means.clone(), list.etag.clone());
-        let members = list.members.values().cloned().collect();
-        let task = Task::List(url.clone());
-        let spawned = self.working.spawn(async move {
-            let looked = look(&means, &url, etag.as_ref(), members).await;
-            Done::Looked { url, looked }
-        });
-        self.workers.insert(spawned.id(), (task, String::new()));
-    }
-
     fn finish(&mut self, done: Done, place: String) {
         let now = Moment::now();
         match done {
@@ -402,7 +367,12 @@ impl Keeper {
         self.say_revoked(identity, certified, revoked);
     }
 
-    fn say_revoked(&self, identity: Identity, certified: Arc<Certified>, revoked: Revoked) {
+    pub(super) fn say_revoked(
+        &self,
+        identity: Identity,
+        certified: Arc<Certified>,
+        revoked: Revoked,
+    ) {
         match certified.source {
             Source::ByHand { .. } => error!(
                 "{certified} IS REVOKED by its issuer since {} and is served all the same; replace it NOW, with a new private key",
@@ -415,48 +385,6 @@ impl Keeper {
         }
         let state = State::Revoked(revoked);
         let _ = self.news.send(News { identity, certified, staple: None, state });
-    }
-
-    fn finish_list(&mut self, url: &Arc<str>, looked: Looked, now: Moment) {
-        self.lists_at_work = self.lists_at_work.saturating_sub(1);
-        let Some(list) = self.lists.get_mut(url) else { return };
-        let seed = list.seed;
-        let failed = match looked {
-            Looked::Same if list.is_over(now) => {
-                Some((Class::Operator, "it has expired".to_owned(), None))
-            }
-            Looked::Same => None,
-            Looked::New { etag, next_update, revoked } => {
-                list.is_new(etag, next_update, revoked);
-                None
-            }
-            Looked::Refused(what) => {
-                list.etag = None;
-                Some((Class::Operator, what, None))
-            }
-            Looked::Unanswered(unanswered) => {
-                Some((Class::Unreachable, unanswered.what, unanswered.not_before))
-            }
-        };
-        let has_failed = failed.is_some();
-        match failed {
-            None => {
-                if list.succeed(list_again_at(list.next_update, seed, now)) {
-                    info!("the revocation list {url} can be looked into again");
-                }
-            }
-            Some((class, what, not_before)) => {
-                if list.fail(class, &what, not_before, now) {
-                    warn!("the revocation list {url} says nothing: {what}; it is tried again");
-                }
-            }
-        }
-        let found = if has_failed { Vec::new() } else { list.named() };
-        list.end(now);
-        self.due.insert((list.due, Task::List(url.clone())));
-        for (certified, revoked) in found {
-            self.say_revoked(certified.identity(), certified, revoked);
-        }
     }
 
     fn tell(&self, identity: Identity, staple: Option<Staple>) {

@@ -11,6 +11,7 @@ mod entry;
 mod fetch;
 pub mod issuer;
 pub mod keeper;
+mod keeper_of_lists;
 mod lists;
 pub mod plan;
 pub mod pointers;
