@@ -92,7 +92,7 @@ fn bad_responses_are_never_stapled_and_told_of_once() {
             Answer::ok(ca.response("leaf", "wrong-purpose", "-ndays 1")),
             "not for OCSP signing",
         ),
-        ("an error", Answer::with(503, "Retry-After: 5\r\n"), "503"),
+        ("an error", Answer::with(503, "Retry-After: 5\r\n"), "answered 503"),
         (
             "round and round",
             Answer::with(302, &format!("Location: {url}\r\n")),
