@@ -27,7 +27,8 @@ impl Relay<'_> {
         };
         loop {
             if !moved.rest.is_empty() {
-                send_all(self.line.client(), moved.rest).await.map_err(client_gone)?;
+                // Boxed, here and below: a connection has no room for what is rarely waited for.
+                Box::pin(send_all(self.line.client(), moved.rest)).await.map_err(client_gone)?;
                 self.touch();
             }
             if let Some(ended) = moved.failed {
@@ -58,12 +59,16 @@ impl Relay<'_> {
         }
     }
 
-    /// The next arrival from upstream. What is held, the ticket for one, leaves with it, or alone if it
-    /// takes long.
+    /// The next arrival from upstream.
     async fn next_arrival(&self, bulk: &mut bool) -> Result<Arrived, Ended> {
-        if !self.records.borrow().holds_something() {
-            return self.arrival(&self.upstream, bulk).await.map_err(upstream_gone);
+        if self.records.borrow().holds_something() {
+            return Box::pin(self.arrival_with_something_held(bulk)).await;
         }
+        self.arrival(&self.upstream, bulk).await.map_err(upstream_gone)
+    }
+
+    /// What is held, the ticket for one, leaves with the next arrival, or alone if that takes long.
+    async fn arrival_with_something_held(&self, bulk: &mut bool) -> Result<Arrived, Ended> {
         let mut receive = ring::receive_later(&self.upstream, self.worker.buffers());
         tokio::select! {
             biased;

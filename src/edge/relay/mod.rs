@@ -28,13 +28,15 @@ use super::upstream_tls::UpstreamRecords;
 use super::worker::Worker;
 
 /// Relays between the client's record layer and a connected upstream until both directions are done.
-pub async fn relay(
-    line: &Line,
-    worker: &Worker,
+///
+/// Not an `async fn`: that keeps room for its arguments twice, and idle connections are made of this.
+pub fn relay<'a>(
+    line: &'a Line,
+    worker: &'a Worker,
     idle_timeout: Duration,
     records: Records,
-    Dialled { socket: upstream, records: upstream_records, place: _place }: Dialled<'_>,
-) -> Result<(), Ended> {
+    Dialled { socket: upstream, records: upstream_records, place }: Dialled<'a>,
+) -> impl Future<Output = Result<(), Ended>> + use<'a> {
     let now = clock::steady();
     line.enter(Stage::Relaying, now + idle_timeout);
     if upstream_records.is_some() {
@@ -53,13 +55,16 @@ pub async fn relay(
         moved: Cell::new(now),
         first_end: RefCell::new(None),
     };
-    tokio::join!(async { relay.note(relay.upward().await) }, async {
-        relay.note(relay.downward().await);
-    });
-    match (relay.first_end.take(), line.interrupted()) {
-        (Some(ended), _) => Err(ended),
-        (None, Some(why)) if !relay.upstream_finished.get() => Err(Ended::new(Side::Ours, why)),
-        (None, _) => Ok(()),
+    async move {
+        let _counted = &place;
+        tokio::join!(async { relay.note(relay.upward().await) }, async {
+            relay.note(relay.downward().await);
+        });
+        match (relay.first_end.take(), line.interrupted()) {
+            (Some(ended), _) => Err(ended),
+            (None, Some(why)) if !relay.upstream_finished.get() => Err(Ended::new(Side::Ours, why)),
+            (None, _) => Ok(()),
+        }
     }
 }
 

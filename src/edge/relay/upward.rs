@@ -18,7 +18,8 @@ impl Relay<'_> {
         let mut moved = self.open(None)?;
         loop {
             if !moved.rest.is_empty() {
-                if send_all(&self.upstream, moved.rest).await.is_err() {
+                // Boxed, here and below: a connection has no room for what is rarely waited for.
+                if Box::pin(send_all(&self.upstream, moved.rest)).await.is_err() {
                     self.upstream_is_deaf();
                 }
                 self.touch();
@@ -144,7 +145,7 @@ impl Relay<'_> {
                 sealed.map_err(bad_upstream_record)?;
                 scratch.output.filled().to_vec()
             };
-            if send_all(&self.upstream, close).await.is_err() {
+            if Box::pin(send_all(&self.upstream, close)).await.is_err() {
                 self.upstream_is_deaf();
                 return Ok(());
             }
