@@ -168,7 +168,7 @@ mod tests {
             (ServerName::parse(name).unwrap(), Arc::new(issuer.certified(&[name], NOW.plus(DAY))))
         };
         let issued: HashMap<_, _> = ["a.example", "b.example", "c.example"].map(make).into();
-        let at = |key_compromise| Revoked { at: NOW, key_compromise };
+        let at = |key_compromise| Revoked { at: NOW, as_of: NOW, key_compromise };
         let of = |name: &str| issued[&ServerName::parse(name).unwrap()].clone();
         let revoked =
             [(of("a.example"), at(true)), (of("c.example"), at(false)), (make("d").1, at(true))];

@@ -472,7 +472,7 @@ mod tests {
     fn what_is_outgoing_is_served_with_the_staple_that_it_has_and_no_longer_than_that() {
         let (scratch, authority) = (Scratch::new("stapling-outgoing"), Authority::new("outgoing"));
         let (now, settings) = (Moment::now(), settings(&scratch));
-        let revoked = Revoked { at: now, key_compromise: false };
+        let revoked = Revoked { at: now, as_of: now, key_compromise: false };
         for state in [State::Refused("it has expired".into()), State::Revoked(revoked)] {
             let old = stapled(&authority, &certified(&authority, true), now);
             let new = certified(&authority, true);

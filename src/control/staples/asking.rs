@@ -14,7 +14,7 @@ use super::super::autocert::transport::Transport;
 use super::super::certified::{Certified, Source};
 use super::fetch::{self, Unanswered};
 use super::issuer::TrustStore;
-use super::plan::refreshed_at;
+use super::plan::{Known, Use};
 use super::pointers::Pointers;
 use super::request::{get_url, request};
 use super::response::{Bad, Good, judge, judge_unsigned};
@@ -131,7 +131,7 @@ fn question(certified: &Certified, trust: &TrustStore) -> Result<Question, Bad> 
 pub async fn ask(
     means: &Means,
     certified: &Arc<Certified>,
-    standing: Option<Good>,
+    known: Known,
     by_post: bool,
 ) -> (Answer, bool) {
     let seed = certified.identity().seed();
@@ -144,41 +144,55 @@ pub async fn ask(
         .await
     };
     let (question, found) = prepared;
-    let now = Moment::now();
-    let is_new = |good: &Good| standing.is_none_or(|standing| good.until > standing.until);
-    if let Some(found) = found
-        && is_new(&found.good)
-        && refreshed_at(&found.good, None, seed) > now
+    let found = found.filter(|found| known.weigh(&found.good, Moment::now()) == Use::Staple);
+    if let Some(found) = &found
+        && known.is_enough(&found.good, seed, Moment::now())
     {
-        return (Answer::Found(found), by_post);
+        return (Answer::Found(found.clone()), by_post);
     }
     let question = match question {
-        Ok(question) => question,
+        Ok(question) => Arc::new(question),
         Err(bad) => return (Answer::Bad(bad), by_post),
     };
     let mut last = Answer::Bad(Bad::Refused("it names no responder".into()));
     let mut by_post = by_post;
     for responder in &question.responders {
-        let (answer, posted) = ask_one(means, certified, &question, responder, by_post).await;
+        let (answer, posted) =
+            ask_one(means, certified, &question, responder, known, by_post).await;
         by_post |= posted;
         match answer {
             Answer::Fetched(staple) => {
-                let kept = keep(means, certified, staple.der.clone()).await;
-                if let Err(error) = kept {
+                if known.weigh(&staple.good, Moment::now()) == Use::Staple
+                    && let Err(error) = keep(means, certified, staple.der.clone()).await
+                {
                     tracing::warn!(%error, "the staple of {certified} is served and not stored");
                 }
                 return (Answer::Fetched(staple), by_post);
             }
             Answer::Bad(Bad::Revoked(revoked)) => {
-                let (store, certified) = (means.store.clone(), certified.clone());
-                // One that stays there is judged again before it is ever served, and dropped at its end.
-                let _ = blocking(move || stored::remove(&*store, &certified)).await;
+                let (store, leaf) = (means.store.clone(), certified.clone());
+                if let Err(error) = blocking(move || stored::remove(&*store, &leaf)).await {
+                    tracing::warn!(
+                        %error,
+                        "the staple of {certified}, which is revoked, stays in the store; it is removed when its responder says so again"
+                    );
+                }
                 return (Answer::Bad(Bad::Revoked(revoked)), by_post);
             }
             other => last = other,
         }
     }
-    (last, by_post)
+    (found_instead(last, found), by_post)
+}
+
+/// Where no responder could say anything, what is stored is as good as it says, be it past its half.
+fn found_instead(last: Answer, found: Option<Staple>) -> Answer {
+    match (last, found) {
+        (Answer::Unanswered(_) | Answer::Bad(Bad::TryLater(_)), Some(found)) => {
+            Answer::Found(found)
+        }
+        (last, _) => last,
+    }
 }
 
 async fn keep(means: &Means, certified: &Arc<Certified>, der: Vec<u8>) -> std::io::Result<()> {
@@ -186,37 +200,69 @@ async fn keep(means: &Means, certified: &Arc<Certified>, der: Vec<u8>) -> std::i
     blocking(move || stored::put(&*store, &certified, &der)).await
 }
 
-/// By GET where that is possible, for caches answer it; a good or final answer counts, anything else is asked
-/// again by POST, which goes to the responder itself.
+/// By GET where that is possible, for caches answer it; a final answer counts, and a good one that is fresh.
+/// Anything else is asked again by POST, which goes to the responder itself.
 async fn ask_one(
     means: &Means,
-    certified: &Certified,
-    question: &Question,
+    certified: &Arc<Certified>,
+    question: &Arc<Question>,
     responder: &str,
+    known: Known,
     by_post: bool,
 ) -> (Answer, bool) {
     let vouched = vouched(certified);
-    let leaf = certified.key.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
-    let judged = |der: Bytes| match judge(&der, leaf, &question.issuer, Moment::now()) {
-        Ok(good) => Answer::Fetched(Staple { der: der.to_vec(), good }),
-        Err(bad) => Answer::Bad(bad),
-    };
+    let judged = |der| judged(certified.clone(), question.clone(), der);
     let get = get_url(responder, &question.request).filter(|_| !by_post);
+    let mut by_get = None;
     let asked_by_get = get.is_some();
     if let Some(url) = get
         && let Ok(der) = fetch::get(&means.transport, &url, vouched).await
     {
-        let answer = judged(der);
-        if matches!(answer, Answer::Fetched(_) | Answer::Bad(Bad::Revoked(_))) {
-            return (answer, false);
+        match judged(der).await {
+            Answer::Bad(Bad::Revoked(revoked)) => {
+                return (Answer::Bad(Bad::Revoked(revoked)), false);
+            }
+            Answer::Fetched(staple) => {
+                let seed = certified.identity().seed();
+                if known.is_enough(&staple.good, seed, Moment::now()) {
+                    return (Answer::Fetched(staple), false);
+                }
+                by_get = Some(staple);
+            }
+            _ => {}
         }
     }
-    let answer = match fetch::post(&means.transport, responder, &question.request, vouched).await {
-        Ok(der) => judged(der),
+    let by_post = match fetch::post(&means.transport, responder, &question.request, vouched).await {
+        Ok(der) => judged(der).await,
         Err(unanswered) => Answer::Unanswered(unanswered),
     };
-    let only_by_post = asked_by_get && matches!(answer, Answer::Fetched(_));
-    (answer, only_by_post)
+    let only_by_post = asked_by_get && by_get.is_none() && matches!(by_post, Answer::Fetched(_));
+    (better(by_get, by_post), only_by_post)
+}
+
+/// Of a cache's answer and the responder's own: the one that lasts longer, or the only one that says anything.
+fn better(by_get: Option<Staple>, by_post: Answer) -> Answer {
+    match (by_get, by_post) {
+        (Some(by_get), Answer::Fetched(by_post)) if by_get.good.until > by_post.good.until => {
+            Answer::Fetched(by_get)
+        }
+        (Some(by_get), Answer::Unanswered(_) | Answer::Bad(Bad::TryLater(_))) => {
+            Answer::Fetched(by_get)
+        }
+        (_, by_post) => by_post,
+    }
+}
+
+/// Judges on the pool, for it verifies signatures.
+async fn judged(certified: Arc<Certified>, question: Arc<Question>, der: Bytes) -> Answer {
+    blocking(move || {
+        let leaf = certified.key.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
+        match judge(&der, leaf, &question.issuer, Moment::now()) {
+            Ok(good) => Answer::Fetched(Staple { der: der.to_vec(), good }),
+            Err(bad) => Answer::Bad(bad),
+        }
+    })
+    .await
 }
 
 /// Runs work that touches the store or verifies signatures on the pool of blocking threads.
@@ -258,5 +304,50 @@ mod tests {
             assert!(is_asked);
             assert_eq!((found.0, found.1.is_some()), (None, by_hand));
         }
+    }
+
+    fn unanswered() -> Answer {
+        Answer::Unanswered(Unanswered { what: "nobody is there".into(), not_before: None })
+    }
+
+    fn good(for_days: u32) -> Staple {
+        let good = Good { this_update: NOW, until: NOW.plus(for_days * DAY) };
+        Staple { der: for_days.to_be_bytes().to_vec(), good }
+    }
+
+    #[test]
+    fn a_caches_answer_counts_where_the_responder_has_none_that_lasts_longer() {
+        let later = || Answer::Bad(Bad::TryLater("tryLater".into()));
+        let refused = || Answer::Bad(Bad::Refused("unauthorized".into()));
+        for (by_get, by_post, expected) in [
+            (Some(good(1)), Answer::Fetched(good(2)), Some(2)),
+            (Some(good(2)), Answer::Fetched(good(1)), Some(2)),
+            (Some(good(1)), unanswered(), Some(1)),
+            (Some(good(1)), later(), Some(1)),
+            (Some(good(1)), refused(), None),
+            (None, Answer::Fetched(good(1)), Some(1)),
+            (None, unanswered(), None),
+        ] {
+            let case = format!("{by_get:?} {by_post:?}");
+            let found = match better(by_get, by_post) {
+                Answer::Fetched(staple) => Some(staple),
+                _ => None,
+            };
+            assert_eq!(found, expected.map(good), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_used_while_nobody_answers_and_not_against_an_answer() {
+        let found = |last, found| match found_instead(last, found) {
+            Answer::Found(staple) => Some(staple),
+            _ => None,
+        };
+        let later = Answer::Bad(Bad::TryLater("tryLater".into()));
+        let refused = Answer::Bad(Bad::Refused("unauthorized".into()));
+        assert_eq!(found(unanswered(), Some(good(1))), Some(good(1)));
+        assert_eq!(found(later, Some(good(1))), Some(good(1)));
+        assert_eq!(found(refused, Some(good(1))), None);
+        assert_eq!(found(unanswered(), None), None);
     }
 }

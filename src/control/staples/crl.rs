@@ -123,7 +123,7 @@ pub fn look_up<'a>(
         if wanted.contains(entry.serial.value()) {
             let key_compromise =
                 reason(entry.extensions.as_ref()) == Some(CrlReason::KeyCompromise);
-            let found = Revoked { at: moment(&entry.at), key_compromise };
+            let found = Revoked { at: moment(&entry.at), as_of: this_update, key_compromise };
             revoked.insert(entry.serial.value().to_vec(), found);
         }
     }

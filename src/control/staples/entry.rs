@@ -6,7 +6,7 @@ use crate::clock::Moment;
 use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::certified::Certified;
-use super::plan::{Facts, Plan, dropped_at, plan};
+use super::plan::{Facts, Known, Plan, dropped_at, plan};
 use super::pointers::Pointers;
 use super::responders::place_of;
 use super::response::{Bad, Good};
@@ -19,6 +19,8 @@ pub struct Entry {
     pub fetched: Option<Moment>,
     pub attempts: Attempts,
     pub state: State,
+    /// As of when its issuer has said that it is revoked, whatever it says since.
+    pub revoked: Option<Moment>,
     /// Where its first responder is; empty if it names none.
     pub place: String,
     /// When to decide again; `None` while it waits for its responder or for the answer.
@@ -35,6 +37,10 @@ impl Entry {
             good,
             fetched: None,
             attempts: Attempts::default(),
+            revoked: match state {
+                State::Revoked(revoked) => Some(revoked.as_of),
+                _ => None,
+            },
             state,
             place: responders.first().map(|url| place_of(url)).unwrap_or_default(),
             due: None,
@@ -48,10 +54,19 @@ impl Entry {
             staple: self.good,
             fetched: self.fetched,
             can_ask: !self.place.is_empty(),
+            must_staple: self.certified.named.must_staple && !self.is_revoked(),
             attempts: &self.attempts,
             seed: self.certified.identity().seed(),
         };
         plan(&facts, now)
+    }
+
+    pub fn known(&self) -> Known {
+        Known { standing: self.good, revoked: self.revoked }
+    }
+
+    fn is_revoked(&self) -> bool {
+        matches!(self.state, State::Revoked(_))
     }
 
     /// By when an answer is wanted: those that cannot be served without one come first.
@@ -71,10 +86,16 @@ impl Entry {
         self.state = State::Good { until: good.until };
     }
 
+    /// Takes that nobody has anything better than what stands.
+    pub fn keep_standing(&mut self, now: Moment) {
+        self.fetched = Some(now);
+        self.attempts = Attempts::default();
+    }
+
     /// Counts a failure. What stands is served on, unless the certificate is revoked.
     pub fn fail(&mut self, class: Class, what: &str, not_before: Option<Moment>, now: Moment) {
         let (what, settings) = (what.to_owned(), String::new());
-        if self.good.is_none() {
+        if self.good.is_none() && !self.is_revoked() {
             self.state = State::Refused(what.clone());
         }
         self.attempts.count(Failure { at: now, class, what, remedy: None, not_before, settings });
@@ -82,6 +103,9 @@ impl Entry {
 
     /// Takes that there is nothing to staple, for this reason. Returns whether something was.
     pub fn drop_staple(&mut self, state: State) -> bool {
+        if let State::Revoked(revoked) = &state {
+            self.revoked = self.revoked.max(Some(revoked.as_of));
+        }
         self.state = state;
         self.fetched = None;
         self.good.take().is_some()

@@ -18,7 +18,7 @@ use super::super::certified::{Certified, Identity, Source};
 use super::asking::{Answer, Means, Staple, ask};
 use super::entry::{Entry, judged};
 use super::lists::Looked;
-use super::plan::{Plan, dropped_at, list_due_at_last};
+use super::plan::{Plan, Use, list_due_at_last};
 use super::responders::{Responders, Telling};
 use super::response::{Bad, Good, Revoked};
 use super::state::State;
@@ -263,9 +263,9 @@ impl Keeper {
             return self.responders.finish(&place, by_post);
         };
         let (means, certified) = (self.means.clone(), entry.certified.clone());
-        let standing = entry.good;
+        let known = entry.known();
         let spawned = self.working.spawn(async move {
-            let (answer, by_post) = ask(&means, &certified, standing, by_post).await;
+            let (answer, by_post) = ask(&means, &certified, known, by_post).await;
             Done::Asked { identity, answer, by_post }
         });
         self.workers.insert(spawned.id(), (Task::Staple(identity), place));
@@ -284,23 +284,13 @@ impl Keeper {
 
     fn finish_asked(&mut self, identity: Identity, place: &str, answer: Answer, now: Moment) {
         let Some(entry) = self.entries.get_mut(&identity) else { return };
-        let is_answered = !matches!(answer, Answer::Unanswered(_));
+        let is_answered = matches!(answer, Answer::Fetched(_) | Answer::Bad(_));
         if is_answered && self.responders.answers(place) {
             info!("the OCSP responder at {place} answers again");
         }
         match answer {
-            Answer::Found(staple) | Answer::Fetched(staple) if dropped_at(&staple.good) <= now => {
-                let what = format!("it expires already, on {}", staple.good.until);
-                self.refuse(identity, place, Class::Operator, &what, now);
-            }
-            Answer::Found(staple) => {
-                entry.take(staple.good, None);
-                self.good(identity, staple);
-            }
-            Answer::Fetched(staple) => {
-                entry.take(staple.good, Some(now));
-                self.good(identity, staple);
-            }
+            Answer::Found(staple) => self.take(identity, place, staple, None, now),
+            Answer::Fetched(staple) => self.take(identity, place, staple, Some(now), now),
             Answer::Bad(Bad::Revoked(revoked)) => {
                 let (class, what) = judged(&Bad::Revoked(revoked));
                 entry.fail(class, &what, None, now);
@@ -325,6 +315,26 @@ impl Keeper {
             }
         }
         self.decide(identity, now);
+    }
+
+    /// Takes a good response, if it is better than what there is.
+    fn take(
+        &mut self,
+        identity: Identity,
+        place: &str,
+        staple: Staple,
+        fetched: Option<Moment>,
+        now: Moment,
+    ) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        match entry.known().weigh(&staple.good, now) {
+            Use::Staple => {
+                entry.take(staple.good, fetched);
+                self.good(identity, staple);
+            }
+            Use::KeepStanding => entry.keep_standing(now),
+            Use::Refuse(what) => self.refuse(identity, place, Class::Operator, &what, now),
+        }
     }
 
     fn good(&mut self, identity: Identity, staple: Staple) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::store::record::Attempts;
+use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::autocert::backoff;
 use super::response::Good;
@@ -20,6 +20,10 @@ const PART_OF_REST: u32 = 4;
 /// ... and no sooner than after this part of the whole life, at most a minute.
 const APART: u32 = 20;
 const APART_AT_MOST: Duration = Duration::from_secs(60);
+/// A responder whose answer must come is not believed that it wants to be left alone for longer than this.
+const NOT_BEFORE_AT_MOST: Duration = Duration::from_secs(3600);
+/// What has this lifetime is tried again often, whatever failed.
+const BRIEF: Duration = Duration::ZERO;
 /// How often an issuer's list is looked into ...
 const LIST_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// ... up to so much sooner, so that lists of one moment part ways ...
@@ -38,6 +42,8 @@ pub struct Facts<'a> {
     pub fetched: Option<Moment>,
     /// A responder is named, and what it says can be checked.
     pub can_ask: bool,
+    /// It is worth little without a staple, and may have one.
+    pub must_staple: bool,
     pub attempts: &'a Attempts,
     /// Tells certificates from each other.
     pub seed: u64,
@@ -99,15 +105,74 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
             Why::HalfOfLife
         }
     };
-    let retry = backoff::due(facts.attempts, ends, None, facts.seed, now);
+    let retry = retried_at(facts, ends, now);
     if retry > now {
         return rest(retry, Why::FailedBefore);
     }
     Plan::Ask { why }
 }
 
+/// When a responder is asked again that had nothing good to say. Where a staple will end, or must come, every
+/// refusal may be over in a minute as an outage may: it is asked again within the hour, or a little later if
+/// it asked for that, and in time for what it says to be of use.
+fn retried_at(facts: &Facts<'_>, ends: Option<Moment>, now: Moment) -> Moment {
+    let is_wanted = facts.staple.is_some() || facts.must_staple;
+    let Some(last) = facts.attempts.last.as_ref().filter(|_| is_wanted) else {
+        return backoff::due(facts.attempts, ends, None, facts.seed, now);
+    };
+    let longest = ends.map_or(NOT_BEFORE_AT_MOST, |ends| ends.since(last.at) / PART_OF_REST);
+    let latest = last.at.plus(longest.max(APART_AT_MOST));
+    let not_before = last.not_before.map(|asked| asked.min(latest));
+    let last = Failure { class: Class::Unreachable, not_before, ..last.clone() };
+    let attempts = Attempts { last: Some(last), ..facts.attempts.clone() };
+    backoff::due(&attempts, ends, Some(BRIEF), facts.seed, now)
+}
+
 /// There is nothing to wait for.
 const FAR: Moment = Moment::from_unix_seconds(i64::MAX);
+
+/// What is known before somebody is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    pub standing: Option<Good>,
+    /// As of when the issuer has said that the certificate is revoked.
+    pub revoked: Option<Moment>,
+}
+
+/// What to do with a response that says that the certificate is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use {
+    Staple,
+    /// What stands lasts as long.
+    KeepStanding,
+    Refuse(String),
+}
+
+impl Known {
+    /// Weighs a good response. A cache, or whoever sits between, may answer with one of days ago.
+    pub fn weigh(&self, good: &Good, now: Moment) -> Use {
+        match self {
+            Self { revoked: Some(revoked), .. } if good.this_update <= *revoked => {
+                Use::Refuse(format!(
+                    "it is from {}, and since then the issuer has said that the certificate is REVOKED",
+                    good.this_update
+                ))
+            }
+            _ if dropped_at(good) <= now => {
+                Use::Refuse(format!("it expires already, on {}", good.until))
+            }
+            Self { standing: Some(standing), .. } if good.until <= standing.until => {
+                Use::KeepStanding
+            }
+            _ => Use::Staple,
+        }
+    }
+
+    /// Whether nobody need be asked further when a cache or another node has this one.
+    pub fn is_enough(&self, good: &Good, seed: u64, now: Moment) -> bool {
+        self.weigh(good, now) == Use::Staple && refreshed_at(good, None, seed) > now
+    }
+}
 
 /// When a staple is refreshed: after half of its life, a little later for some than for others.
 pub fn refreshed_at(staple: &Good, fetched: Option<Moment>, seed: u64) -> Moment {
@@ -153,7 +218,6 @@ pub fn list_due_at_last(due: Moment, now: Moment) -> Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::record::{Class, Failure};
     use proptest::prelude::*;
 
     const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
@@ -174,7 +238,14 @@ mod tests {
     #[test]
     fn each_situation_has_its_plan_and_reason() {
         let (none, failed) = (Attempts::default(), failed(HOUR / 60));
-        let base = Facts { staple: None, fetched: None, can_ask: true, attempts: &none, seed: 7 };
+        let base = Facts {
+            staple: None,
+            fetched: None,
+            can_ask: true,
+            must_staple: false,
+            attempts: &none,
+            seed: 7,
+        };
         let with = |begun, life| Facts { staple: Some(staple(begun, life)), ..base };
         let day = 24 * HOUR;
         let cases: [(&str, Facts<'_>, Option<Plan>, Option<Why>); 7] = [
@@ -232,6 +303,65 @@ mod tests {
     }
 
     #[test]
+    fn a_responder_that_refuses_or_asks_for_patience_is_asked_again_while_it_is_of_use() {
+        let day = 24 * HOUR;
+        let standing = staple(4 * day, 7 * day);
+        let left = dropped_at(&standing).since(NOW);
+        let week = Some(NOW.plus(7 * day));
+        let until = |staple, must_staple, class, not_before| {
+            let (what, settings) = (String::new(), String::new());
+            let last = Failure { at: NOW, class, what, remedy: None, not_before, settings };
+            let attempts = Attempts { failures: 9, last: Some(last), ..Attempts::default() };
+            let facts = Facts {
+                staple,
+                fetched: None,
+                can_ask: true,
+                must_staple,
+                attempts: &attempts,
+                seed: 7,
+            };
+            match plan(&facts, NOW.plus(Duration::from_secs(1))) {
+                Plan::Rest { until, why: Why::FailedBefore } => until.since(NOW),
+                other => unreachable!("{other:?}"),
+            }
+        };
+        for class in [Class::Operator, Class::Unreachable] {
+            let pause = until(Some(standing), false, class, None);
+            assert!(pause <= 5 * HOUR / 4, "{class:?} {pause:?}");
+            assert_eq!(until(Some(standing), false, class, week), left / PART_OF_REST);
+            assert!(until(None, true, class, week) <= 5 * HOUR / 4);
+            // With nothing to lose there is time.
+            assert_eq!(until(None, false, class, week), 7 * day);
+        }
+        assert!(until(None, false, Class::Operator, None) > 12 * HOUR);
+    }
+
+    #[test]
+    fn an_older_response_takes_no_newer_ones_place() {
+        let (old, new) = (staple(4 * HOUR, 9 * HOUR), staple(2 * HOUR, 9 * HOUR));
+        let over = staple(9 * HOUR, 9 * HOUR);
+        let stands = |good| Known { standing: Some(good), revoked: None };
+        let revoked = |ago| Known { standing: None, revoked: Some(NOW.minus(ago)) };
+        let (nothing, refuse) = (Known::default(), Use::Refuse(String::new()));
+        for (known, good, expected, is_enough) in [
+            (nothing, new, Use::Staple, true),
+            (nothing, over, refuse.clone(), false),
+            (stands(old), new, Use::Staple, true),
+            (stands(new), old, Use::KeepStanding, false),
+            (stands(new), new, Use::KeepStanding, false),
+            (revoked(3 * HOUR), old, refuse.clone(), false),
+            (revoked(2 * HOUR), new, refuse, false),
+            (revoked(3 * HOUR), new, Use::Staple, true),
+            (nothing, staple(6 * HOUR, 9 * HOUR), Use::Staple, false),
+        ] {
+            let found = known.weigh(&good, NOW);
+            let is_same = std::mem::discriminant(&found) == std::mem::discriminant(&expected);
+            assert!(is_same, "{known:?} {good:?} {found:?}");
+            assert_eq!(known.is_enough(&good, 7, NOW), is_enough, "{known:?} {good:?}");
+        }
+    }
+
+    #[test]
     fn no_list_waits_until_a_wrong_time_comes_again() {
         for (ahead, expected) in [(0, 0), (23, 23), (24, 24), (25, 0), (24 * 365, 0)] {
             let due = list_due_at_last(NOW.plus(ahead * HOUR), NOW);
@@ -253,10 +383,12 @@ mod tests {
         fn a_plan_to_rest_ends_in_the_future(
             begun in 0u64..10_000_000, life in 2u64..10_000_000, seed in any::<u64>(),
             ago in 0u64..10_000_000, has_failed in any::<bool>(), can_ask in any::<bool>(),
+            must_staple in any::<bool>(),
         ) {
             let attempts = if has_failed { failed(Duration::from_secs(ago)) } else { Attempts::default() };
             let staple = Some(staple(Duration::from_secs(begun), Duration::from_secs(life)));
-            let facts = Facts { staple, fetched: None, can_ask, attempts: &attempts, seed };
+            let facts =
+                Facts { staple, fetched: None, can_ask, must_staple, attempts: &attempts, seed };
             if let Plan::Rest { until, .. } = plan(&facts, NOW) {
                 prop_assert!(until > NOW);
             }

@@ -50,6 +50,8 @@ pub enum Bad {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
     pub at: Moment,
+    /// The `thisUpdate` of whoever said so: what is older does not know of it.
+    pub as_of: Moment,
     /// The private key is known to others.
     pub key_compromise: bool,
 }
@@ -224,6 +226,7 @@ fn judge_single(about: &SingleResponse, now: Moment) -> Result<Good, Bad> {
         CertStatus::Revoked(info) => {
             return Err(Bad::Revoked(Revoked {
                 at: moment(&info.revocation_time),
+                as_of: this_update,
                 key_compromise: info.revocation_reason == Some(CrlReason::KeyCompromise),
             }));
         }
@@ -367,7 +370,8 @@ mod tests {
         ] {
             info.revocation_reason = reason;
             data.responses[0].cert_status = CertStatus::revoked(info);
-            let revoked = Revoked { at: NOW.minus(DAY), key_compromise };
+            let at = NOW.minus(DAY);
+            let revoked = Revoked { at, as_of: at, key_compromise };
             for now in [NOW, NOW.plus(100 * DAY)] {
                 let judged = judge(&authority.signed(&data), &leaf, authority.der(), now);
                 assert_eq!(judged, Err(Bad::Revoked(revoked)));

@@ -173,7 +173,7 @@ mod tests {
     fn those_that_it_names_are_named_again_until_they_are_gone() {
         let mut list = WatchedList::due_at(NOW);
         let (one, other) = (certified("a.example"), certified("b.example"));
-        let revoked = Revoked { at: NOW, key_compromise: true };
+        let revoked = Revoked { at: NOW, as_of: NOW, key_compromise: true };
         list.add(one.clone(), NOW);
         list.add(other, NOW);
         list.is_new(tag(), None, vec![(one.identity(), revoked)]);
