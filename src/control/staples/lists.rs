@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Moment;
@@ -67,42 +68,23 @@ fn look_all_up(
     trust: &TrustStore,
     now: Moment,
 ) -> Result<Found, String> {
-    // Those of one issuer share its certificate, so it is verified once for all of them.
-    let mut by_issuer: HashMap<&[u8], Vec<&Arc<Certified>>> = HashMap::new();
-    for member in members {
-        let above = member.key.cert.get(1).map(|issuer| issuer.as_ref());
-        let above = above.or(member.unsent_issuer).unwrap_or_default();
-        by_issuer.entry(above).or_default().push(member);
-    }
+    let (by_issuer, has_orphans) = by_issuer(members, |member| trust.issuer_of(member));
+    let mut refused = has_orphans.then(|| "its issuer's certificate is not at hand".to_owned());
     let (mut next_update, mut revoked) = (None, Vec::new());
-    let mut refused = None;
-    for (above, members) in by_issuer {
-        // Without a certificate above them they may be of different issuers.
-        let parts: Vec<&[&Arc<Certified>]> = match above.is_empty() {
-            true => members.chunks(1).collect(),
-            false => vec![&members],
-        };
-        for part in parts {
-            let issuer = part.first().and_then(|first| trust.issuer_of(first));
-            let Some(issuer) = issuer else {
-                refused = Some("its issuer's certificate is not at hand".to_owned());
-                continue;
-            };
-            let serials: HashMap<Vec<u8>, Identity> = part
-                .iter()
-                .filter_map(|member| Some((serial(member)?, member.identity())))
-                .collect();
-            let wanted = serials.keys().map(Vec::as_slice);
-            match look_up(der, url, &issuer, wanted, now) {
-                Ok(listed) => {
-                    next_update = listed.next_update;
-                    let found = listed.revoked.into_iter();
-                    revoked.extend(
-                        found.filter_map(|(serial, why)| Some((*serials.get(&serial)?, why))),
-                    );
-                }
-                Err(why) => refused = Some(why),
+    for (issuer, members) in by_issuer {
+        let serials: HashMap<Vec<u8>, Identity> = members
+            .iter()
+            .filter_map(|member| Some((serial(member)?, member.identity())))
+            .collect();
+        let wanted = serials.keys().map(Vec::as_slice);
+        match look_up(der, url, &issuer, wanted, now) {
+            Ok(listed) => {
+                next_update = listed.next_update;
+                let found = listed.revoked.into_iter();
+                revoked
+                    .extend(found.filter_map(|(serial, why)| Some((*serials.get(&serial)?, why))));
             }
+            Err(why) => refused = Some(why),
         }
     }
     match refused {
@@ -111,7 +93,74 @@ fn look_all_up(
     }
 }
 
+type ByIssuer<'a> = HashMap<CertificateDer<'static>, Vec<&'a Arc<Certified>>>;
+
+/// The members of each issuer, so that the list is verified and gone through once for all of them; and whether
+/// some have none at hand. Those with the same certificate above them share its issuer, which is looked for
+/// once; those with none above them are of different issuers, maybe.
+fn by_issuer<'a>(
+    members: &'a [Arc<Certified>],
+    issuer_of: impl Fn(&Certified) -> Option<CertificateDer<'static>>,
+) -> (ByIssuer<'a>, bool) {
+    let mut above: HashMap<&[u8], Vec<&Arc<Certified>>> = HashMap::new();
+    for member in members {
+        let next = member.key.cert.get(1).map(|issuer| issuer.as_ref());
+        above.entry(next.or(member.unsent_issuer).unwrap_or_default()).or_default().push(member);
+    }
+    let (mut by_issuer, mut has_orphans) = (ByIssuer::new(), false);
+    for (above, members) in above {
+        let parts: Vec<&[&Arc<Certified>]> = match above.is_empty() {
+            true => members.chunks(1).collect(),
+            false => vec![&members],
+        };
+        for part in parts {
+            match part.first().and_then(|first| issuer_of(first)) {
+                Some(issuer) => by_issuer.entry(issuer).or_default().extend(part),
+                None => has_orphans = true,
+            }
+        }
+    }
+    (by_issuer, has_orphans)
+}
+
 fn serial(certified: &Certified) -> Option<Vec<u8>> {
     let (_, leaf) = X509Certificate::from_der(certified.key.cert.first()?).ok()?;
     Some(leaf.tbs_certificate.raw_serial().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::super::certified::samples::{DAY, Issuer, NOW};
+    use super::*;
+
+    #[test]
+    fn a_list_is_gone_through_once_for_all_of_an_issuer_with_or_without_a_chain() {
+        let issuer = Issuer::new("by-issuer");
+        let intermediate = CertificateDer::from(issuer.intermediate.der().to_vec());
+        let make = |chained: bool, number: usize| {
+            let mut one = issuer.certified(&[&format!("n{number}.example")], NOW.plus(DAY));
+            if chained {
+                let mut key = (*one.key).clone();
+                key.cert.push(intermediate.clone());
+                one.key = Arc::new(key);
+            }
+            Arc::new(one)
+        };
+        let members: Vec<_> = (0..20).map(|number| make(number < 10, number)).collect();
+        let asked = Cell::new(0);
+        let issuer_of = |_: &Certified| {
+            asked.set(asked.get() + 1);
+            Some(intermediate.clone())
+        };
+        let (found, has_orphans) = by_issuer(&members, issuer_of);
+        assert!(!has_orphans);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[&intermediate].len(), 20);
+        // Each without a chain may be of an issuer of its own.
+        assert_eq!(asked.get(), 1 + 10);
+        let (found, has_orphans) = by_issuer(&members, |_| None);
+        assert!(found.is_empty() && has_orphans);
+    }
 }
