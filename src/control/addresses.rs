@@ -15,21 +15,32 @@ pub enum Vouched {
     ByIssuer,
 }
 
-/// Where clouds tell a machine its secrets: AWS (and most others), its IPv6 twin, Google's, Oracle's, Alibaba's
-/// and Azure's. Nobody's responder is there, whoever vouches.
-const METADATA: [IpAddr; 6] = [
+/// Where clouds tell a machine its secrets: AWS (and most others), Google's IPv6 twin, Oracle's, Alibaba's and
+/// Azure's. Nobody's responder is there, whoever vouches.
+const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
 ];
 
+/// The ranges of which AWS uses several: fd00:ec2::/32 and 169.254.170.0/24, where containers get credentials.
+fn is_metadata(address: IpAddr) -> bool {
+    let is_aws = match address {
+        IpAddr::V4(v4) => matches!(v4.octets(), [169, 254, 170, _]),
+        IpAddr::V6(v6) => matches!(v6.segments(), [0xfd00, 0xec2, ..]),
+    };
+    is_aws || METADATA.contains(&address)
+}
+
 /// Why this address is not connected to, if it is not.
 pub fn refused(address: IpAddr, vouched: Vouched) -> Option<&'static str> {
-    let address = plain(address);
-    if METADATA.contains(&address) {
+    stands_for(address).into_iter().flatten().find_map(|address| refused_itself(address, vouched))
+}
+
+fn refused_itself(address: IpAddr, vouched: Vouched) -> Option<&'static str> {
+    if is_metadata(address) {
         return Some("is a cloud's metadata service");
     }
     let (is_here, is_link, is_nowhere) = match address {
@@ -62,18 +73,25 @@ pub fn refused_name(host: &str, vouched: Vouched) -> Option<&'static str> {
     (is_local && vouched == Vouched::ByIssuer).then_some("is this machine itself")
 }
 
-/// The IPv4 address inside the IPv6 ones that stand for one (RFC 4291 §2.5.5, RFC 6052 §2.1).
-fn plain(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
-    let [a, b, c, d, e, f, g, h] = v6.segments();
-    let embedded = || {
-        let ([g1, g2], [h1, h2]) = (g.to_be_bytes(), h.to_be_bytes());
-        IpAddr::V4(Ipv4Addr::new(g1, g2, h1, h2))
-    };
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => embedded(),
-        [0, 0, 0, 0, 0, 0] if g != 0 => embedded(),
-        _ => address,
+/// The address, and the IPv4 ones that it may lead to: those inside IPv6 ones (RFC 4291 §2.5.5, RFC 6052 §2,
+/// RFC 8215, RFC 3056 §2).
+fn stands_for(address: IpAddr) -> [Option<IpAddr>; 3] {
+    let IpAddr::V6(v6) = address else { return [Some(address), None, None] };
+    let o = v6.octets();
+    let v4 = |a, b, c, d| Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)));
+    let [.., w, x, y, z] = o;
+    match (v6.segments(), o) {
+        ([0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..], _) => {
+            [v4(w, x, y, z), None, None]
+        }
+        ([0, 0, 0, 0, 0, 0, high, _], _) if high != 0 => [v4(w, x, y, z), None, None],
+        // Local translators: with a prefix of 48 bits the address lies around the ninth octet, with one of 96
+        // at the end.
+        ([0x64, 0xff9b, 1, ..], [_, _, _, _, _, _, a, b, _, c, d, ..]) => {
+            [Some(address), v4(a, b, c, d), v4(w, x, y, z)]
+        }
+        ([0x2002, ..], [_, _, a, b, c, d, ..]) => [Some(address), v4(a, b, c, d), None],
+        _ => [Some(address), None, None],
     }
 }
 
@@ -102,7 +120,18 @@ mod tests {
             ("169.254.1.1", issuer),
             ("fe80::1", issuer),
             ("::ffff:169.254.1.1", issuer),
+            ("64:ff9b:1:7f00:0:100::", issuer),
+            ("64:ff9b:1::7f00:1", issuer),
+            ("64:ff9b:1:c000:2:100:c000:201", both),
+            ("2002:7f00:1::1", issuer),
+            ("2002:c000:201::1", both),
             ("169.254.169.254", nobody),
+            ("169.254.170.2", nobody),
+            ("169.254.170.23", nobody),
+            ("fd00:ec2::23", nobody),
+            ("2002:a9fe:a9fe::", nobody),
+            ("64:ff9b:1:a9fe:a9:fe00::", nobody),
+            ("64:ff9b:1::a9fe:a9fe", nobody),
             ("::ffff:169.254.169.254", nobody),
             ("64:ff9b::a9fe:a9fe", nobody),
             ("fd00:ec2::254", nobody),
