@@ -1,7 +1,7 @@
 //! A TCP connection to a server: to an address of its name that may be connected to, or through a proxy.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use crate::config::autocert::Proxy;
 
 use super::super::addresses::{self, Vouched};
+use super::lookup::look_up;
 use super::transport::Trouble;
 
 /// To connect to one address: a lost SYN is sent again after 1 and after 3 seconds.
@@ -26,9 +27,14 @@ pub async fn connect(
     vouched: Option<Vouched>,
 ) -> Result<TcpStream, Trouble> {
     let refused = |address: IpAddr| vouched.and_then(|by| addresses::refused(address, by));
-    let addresses = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| Trouble::new(format!("{host} does not resolve: {error}")))?;
+    let addresses = match vouched {
+        Some(_) => look_up(host, port).await,
+        None => tokio::net::lookup_host((host, port)).await.map(Iterator::collect),
+    };
+    let addresses: Vec<SocketAddr> = addresses.map_err(|error| Trouble {
+        is_unresolved: true,
+        ..Trouble::new(format!("{host} does not resolve: {error}"))
+    })?;
     let mut last = Trouble::new(format!("{host} resolves to no address"));
     for address in addresses {
         if let Some(why) = refused(address.ip()) {
@@ -60,6 +66,20 @@ pub async fn connect(
         }
     }
     Err(last)
+}
+
+/// For a proxy that resolves the name itself: nothing is asked of it that resolves here to what is refused.
+/// Where a name does not resolve here at all, the proxy's word is the only one.
+///
+/// # Errors
+/// Why it is not asked.
+pub async fn refuse_by_addresses(host: &str, port: u16, by: Vouched) -> Result<(), Trouble> {
+    for address in look_up(host, port).await.unwrap_or_default() {
+        if let Some(why) = addresses::refused(address.ip(), by) {
+            return Err(Trouble::new(format!("{host} ({}) {why} and is not asked", address.ip())));
+        }
+    }
+    Ok(())
 }
 
 /// Asks a proxy to lead on to there (RFC 9110 §9.3.6).

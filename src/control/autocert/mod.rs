@@ -30,6 +30,7 @@ mod keys;
 mod kinds;
 mod ledger;
 mod limits_known;
+mod lookup;
 mod mutant;
 pub mod names;
 mod obtaining;

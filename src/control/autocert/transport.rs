@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::autocert::Proxy;
 
 use super::super::addresses::{self, Vouched};
-use super::connect::{connect, tunnel};
+use super::connect::{connect, refuse_by_addresses, tunnel};
 
 /// From resolving the name to the last byte. Let's Encrypt answers within a second; a loaded private CA
 /// that signs with an HSM within ten.
@@ -38,11 +38,13 @@ const LONGEST_BODY: usize = 256 * 1024;
 pub struct Trouble {
     pub what: String,
     pub remedy: Option<String>,
+    /// The server's name has no address, or nobody could say which.
+    pub is_unresolved: bool,
 }
 
 impl Trouble {
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: None }
+        Self { what: what.into(), remedy: None, is_unresolved: false }
     }
 }
 
@@ -204,6 +206,11 @@ impl Transport {
                 let tcp = connect(&proxy.host, proxy.port, None)
                     .await
                     .map_err(|trouble| Trouble::new(format!("the proxy of {name}: {trouble}")))?;
+                // A proxy on this machine reaches what this machine alone can reach.
+                let is_here = tcp.peer_addr().is_ok_and(|proxy| proxy.ip().is_loopback());
+                if let Some(by) = bounds.vouched.filter(|_| is_here) {
+                    refuse_by_addresses(host, port, by).await?;
+                }
                 if is_plain { tcp } else { tunnel(tcp, proxy, host, port).await? }
             }
         };
@@ -277,8 +284,8 @@ fn tls_trouble(place: &str, error: &io::Error) -> Trouble {
     });
     match remedy {
         Some(remedy) => Trouble {
-            what: format!("{place} has a certificate that is not trusted: {error}"),
             remedy: Some(remedy),
+            ..Trouble::new(format!("{place} has a certificate that is not trusted: {error}"))
         },
         None => Trouble::new(format!("no TLS with {place}: {error}")),
     }

@@ -123,7 +123,7 @@ pub fn judge(doing: Doing, error: &Error, answer: &Answer) -> Failed {
     match error {
         Error::Api(problem) => judge_problem(doing, problem, answer),
         Error::Other(other) => match other.downcast_ref::<Trouble>() {
-            Some(Trouble { what, remedy: Some(remedy) }) => Failed::mendable(what, remedy),
+            Some(Trouble { what, remedy: Some(remedy), .. }) => Failed::mendable(what, remedy),
             _ => unreachable(other.to_string(), answer),
         },
         Error::Json(error) => {
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn an_untrusted_ca_is_for_a_person_and_tried_as_often_as_one_that_is_down() {
         let trouble = |remedy: Option<&str>| {
-            let trouble = Trouble { what: "no TLS".into(), remedy: remedy.map(str::to_owned) };
+            let trouble = Trouble { remedy: remedy.map(str::to_owned), ..Trouble::new("no TLS") };
             judge(Doing::Ordering, &Error::Other(Box::new(trouble)), &Answer::default())
         };
         let untrusted = trouble(Some("name its root"));

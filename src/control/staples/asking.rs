@@ -307,7 +307,11 @@ mod tests {
     }
 
     fn unanswered() -> Answer {
-        Answer::Unanswered(Unanswered { what: "nobody is there".into(), not_before: None })
+        Answer::Unanswered(Unanswered {
+            what: "nobody is there".into(),
+            not_before: None,
+            is_unresolved: false,
+        })
     }
 
     fn good(for_days: u32) -> Staple {

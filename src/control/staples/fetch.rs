@@ -32,11 +32,13 @@ const OCSP_RESPONSE: HeaderValue = HeaderValue::from_static("application/ocsp-re
 pub struct Unanswered {
     pub what: String,
     pub not_before: Option<Moment>,
+    /// The server's name has no address: others need not ask for it right after.
+    pub is_unresolved: bool,
 }
 
 impl From<Trouble> for Unanswered {
     fn from(trouble: Trouble) -> Self {
-        Self { what: trouble.what, not_before: None }
+        Self { what: trouble.what, not_before: None, is_unresolved: trouble.is_unresolved }
     }
 }
 
@@ -114,7 +116,7 @@ async fn ask(
     url: &str,
     build: impl Fn(Uri) -> http::Result<Request<Bytes>>,
 ) -> Result<Response<Bytes>, Unanswered> {
-    let wrong = |what: String| Unanswered { what, not_before: None };
+    let wrong = |what: String| Unanswered { what, not_before: None, is_unresolved: false };
     let mut uri: Uri = url.parse().map_err(|error| wrong(format!("{url:?} is no URL: {error}")))?;
     for _ in 0..=REDIRECTS {
         let mut request =
@@ -153,7 +155,8 @@ fn succeeded(answer: Response<Bytes>) -> Result<Bytes, Unanswered> {
         return Ok(answer.into_body());
     }
     let not_before = retry_after(answer.headers());
-    Err(Unanswered { what: format!("it answered {}", answer.status()), not_before })
+    let what = format!("it answered {}", answer.status());
+    Err(Unanswered { what, not_before, is_unresolved: false })
 }
 
 #[cfg(test)]

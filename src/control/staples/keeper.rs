@@ -17,6 +17,7 @@ use crate::store::record::Class;
 use super::super::certified::{Certified, Identity, Source};
 use super::asking::{Answer, Means, Staple, ask};
 use super::entry::{Entry, judged};
+use super::fetch::Unanswered;
 use super::lists::Looked;
 use super::plan::{Plan, Use, list_due_at_last};
 use super::responders::{Responders, Telling};
@@ -301,20 +302,34 @@ impl Keeper {
                 self.refuse(identity, place, class, &what, now);
             }
             Answer::Unanswered(unanswered) => {
-                let had_none = entry.good.is_none();
-                entry.fail(Class::Unreachable, &unanswered.what, unanswered.not_before, now);
                 if self.responders.is_silent(place, &unanswered.what) {
                     let what = &unanswered.what;
                     warn!(
                         "no staple from the OCSP responder at {place}: {what}; it is asked again"
                     );
                 }
-                if had_none {
-                    self.tell(identity, None);
+                // Each would wait for the same lookup, which one has just waited for in vain.
+                let others = match unanswered.is_unresolved {
+                    true => self.responders.give_up(place),
+                    false => Vec::new(),
+                };
+                self.unanswered(identity, &unanswered, now);
+                for other in others {
+                    self.unanswered(other, &unanswered, now);
+                    self.decide(other, now);
                 }
             }
         }
         self.decide(identity, now);
+    }
+
+    fn unanswered(&mut self, identity: Identity, unanswered: &Unanswered, now: Moment) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        let had_none = entry.good.is_none();
+        entry.fail(Class::Unreachable, &unanswered.what, unanswered.not_before, now);
+        if had_none {
+            self.tell(identity, None);
+        }
     }
 
     /// Takes a good response, if it is better than what there is.

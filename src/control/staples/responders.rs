@@ -1,6 +1,7 @@
 //! Who waits for which responder, and how many are asked at once. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use http::Uri;
 
@@ -19,8 +20,10 @@ const TOLD: usize = 10;
 /// Every responder that has been asked for.
 #[derive(Default)]
 pub struct Responders {
-    by_place: HashMap<String, Responder>,
+    by_place: BTreeMap<String, Responder>,
     at_work: usize,
+    /// Whose turn was last: the next one's comes first, so that a few that never answer leave the others room.
+    last: String,
 }
 
 #[derive(Default)]
@@ -32,6 +35,14 @@ struct Responder {
     /// The last complaint about its not answering, so that it is told once for all certificates.
     said: Option<String>,
     told: usize,
+}
+
+impl Responder {
+    fn has_room(&self) -> bool {
+        // One that does not answer keeps no more than one place from those that do.
+        let at_once = if self.said.is_some() { 1 } else { AT_ONCE_EACH };
+        self.at_work < at_once && !self.waiting.is_empty()
+    }
 }
 
 /// Whether and how a complaint is told.
@@ -61,20 +72,31 @@ impl Responders {
         }
     }
 
-    /// Those that are asked now, each with its responder and whether by POST.
+    /// Those that are asked now, each with its responder and whether by POST: one of each responder in turn.
     pub fn start(&mut self) -> Vec<(Identity, String, bool)> {
         let mut started = Vec::new();
-        for (place, responder) in &mut self.by_place {
-            while responder.at_work < AT_ONCE_EACH
-                && self.at_work < AT_ONCE
-                && let Some((_, who)) = responder.waiting.pop_first()
-            {
+        loop {
+            let after = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
+            let later = self.by_place.range::<str, _>(after).chain(&self.by_place);
+            let next = later.clone().find(|(_, responder)| responder.has_room());
+            let Some(place) = next.map(|(place, _)| place.clone()) else { return started };
+            let Some(responder) = self.by_place.get_mut(&place) else { return started };
+            if self.at_work >= AT_ONCE {
+                return started;
+            }
+            if let Some((_, who)) = responder.waiting.pop_first() {
                 responder.at_work += 1;
                 self.at_work += 1;
                 started.push((who, place.clone(), responder.by_post));
             }
+            self.last = place;
         }
-        started
+    }
+
+    /// Takes out all that wait for a responder that cannot be asked now.
+    pub fn give_up(&mut self, place: &str) -> Vec<Identity> {
+        let waiting = self.by_place.get_mut(place).map(|one| std::mem::take(&mut one.waiting));
+        waiting.unwrap_or_default().into_iter().map(|(_, who)| who).collect()
     }
 
     /// One question is answered, or given up.
@@ -155,6 +177,37 @@ mod tests {
             }
         }
         assert_eq!(responders.start().len(), AT_ONCE - AT_ONCE_EACH - 1);
+    }
+
+    #[test]
+    fn those_that_never_answer_leave_room_for_one_that_does() {
+        let mut responders = Responders::default();
+        let place = |number: u8| format!("{number:02}.example");
+        for number in 0..20 {
+            for who in 0..9 {
+                responders.wait(&place(number), at(0), identity(who));
+            }
+        }
+        // At first each in turn has one, until all places are taken.
+        let places: Vec<_> = responders.start().into_iter().map(|(_, place, _)| place).collect();
+        assert_eq!(places.len(), AT_ONCE);
+        assert!((0..20).all(|number| places.contains(&place(number))));
+        // Known to be silent, each keeps one; what is free goes to whoever answers.
+        for dead in &places {
+            responders.finish(dead, false);
+        }
+        for number in 0..19 {
+            responders.is_silent(&place(number), "down");
+        }
+        let started = responders.start();
+        let of = |one: &str| started.iter().filter(|(_, place, _)| place == one).count();
+        assert_eq!(of(&place(19)), AT_ONCE_EACH);
+        assert!((0..19).all(|number| of(&place(number)) == 1));
+        assert_eq!(
+            responders.give_up(&place(3)).len(),
+            9 - 1 - places.iter().filter(|one| **one == place(3)).count()
+        );
+        assert_eq!(responders.give_up(&place(3)), []);
     }
 
     #[test]
