@@ -1,5 +1,6 @@
 //! The staple of one certificate: what is at hand is judged, then its responders are asked.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,7 +41,8 @@ pub struct Staple {
 pub enum Answer {
     /// Somebody else has stored a good one.
     Found(Staple),
-    Fetched(Staple),
+    /// Also why it could not be stored, if so.
+    Fetched(Staple, Option<io::Error>),
     Bad(Bad),
     Unanswered(Unanswered),
 }
@@ -161,13 +163,12 @@ pub async fn ask(
             ask_one(means, certified, &question, responder, known, by_post).await;
         by_post |= posted;
         match answer {
-            Answer::Fetched(staple) => {
-                if known.weigh(&staple.good, Moment::now()) == Use::Staple
-                    && let Err(error) = keep(means, certified, staple.der.clone()).await
-                {
-                    tracing::warn!(%error, "the staple of {certified} is served and not stored");
-                }
-                return (Answer::Fetched(staple), by_post);
+            Answer::Fetched(staple, _) => {
+                let unstored = match known.weigh(&staple.good, Moment::now()) {
+                    Use::Staple => keep(means, certified, staple.der.clone()).await.err(),
+                    Use::KeepStanding | Use::Refuse(_) => None,
+                };
+                return (Answer::Fetched(staple, unstored), by_post);
             }
             Answer::Bad(Bad::Revoked(revoked)) => {
                 let (store, leaf) = (means.store.clone(), certified.clone());
@@ -195,7 +196,7 @@ fn found_instead(last: Answer, found: Option<Staple>) -> Answer {
     }
 }
 
-async fn keep(means: &Means, certified: &Arc<Certified>, der: Vec<u8>) -> std::io::Result<()> {
+async fn keep(means: &Means, certified: &Arc<Certified>, der: Vec<u8>) -> io::Result<()> {
     let (store, certified) = (means.store.clone(), certified.clone());
     blocking(move || stored::put(&*store, &certified, &der)).await
 }
@@ -222,10 +223,10 @@ async fn ask_one(
             Answer::Bad(Bad::Revoked(revoked)) => {
                 return (Answer::Bad(Bad::Revoked(revoked)), false);
             }
-            Answer::Fetched(staple) => {
+            Answer::Fetched(staple, _) => {
                 let seed = certified.identity().seed();
                 if known.is_enough(&staple.good, seed, Moment::now()) {
-                    return (Answer::Fetched(staple), false);
+                    return (Answer::Fetched(staple, None), false);
                 }
                 by_get = Some(staple);
             }
@@ -236,18 +237,18 @@ async fn ask_one(
         Ok(der) => judged(der).await,
         Err(unanswered) => Answer::Unanswered(unanswered),
     };
-    let only_by_post = asked_by_get && by_get.is_none() && matches!(by_post, Answer::Fetched(_));
+    let only_by_post = asked_by_get && by_get.is_none() && matches!(by_post, Answer::Fetched(..));
     (better(by_get, by_post), only_by_post)
 }
 
 /// Of a cache's answer and the responder's own: the one that lasts longer, or the only one that says anything.
 fn better(by_get: Option<Staple>, by_post: Answer) -> Answer {
     match (by_get, by_post) {
-        (Some(by_get), Answer::Fetched(by_post)) if by_get.good.until > by_post.good.until => {
-            Answer::Fetched(by_get)
+        (Some(by_get), Answer::Fetched(by_post, _)) if by_get.good.until > by_post.good.until => {
+            Answer::Fetched(by_get, None)
         }
         (Some(by_get), Answer::Unanswered(_) | Answer::Bad(Bad::TryLater(_))) => {
-            Answer::Fetched(by_get)
+            Answer::Fetched(by_get, None)
         }
         (_, by_post) => by_post,
     }
@@ -258,7 +259,7 @@ async fn judged(certified: Arc<Certified>, question: Arc<Question>, der: Bytes) 
     blocking(move || {
         let leaf = certified.key.cert.first().map(|leaf| leaf.as_ref()).unwrap_or_default();
         match judge(&der, leaf, &question.issuer, Moment::now()) {
-            Ok(good) => Answer::Fetched(Staple { der: der.to_vec(), good }),
+            Ok(good) => Answer::Fetched(Staple { der: der.to_vec(), good }, None),
             Err(bad) => Answer::Bad(bad),
         }
     })
@@ -324,17 +325,17 @@ mod tests {
         let later = || Answer::Bad(Bad::TryLater("tryLater".into()));
         let refused = || Answer::Bad(Bad::Refused("unauthorized".into()));
         for (by_get, by_post, expected) in [
-            (Some(good(1)), Answer::Fetched(good(2)), Some(2)),
-            (Some(good(2)), Answer::Fetched(good(1)), Some(2)),
+            (Some(good(1)), Answer::Fetched(good(2), None), Some(2)),
+            (Some(good(2)), Answer::Fetched(good(1), None), Some(2)),
             (Some(good(1)), unanswered(), Some(1)),
             (Some(good(1)), later(), Some(1)),
             (Some(good(1)), refused(), None),
-            (None, Answer::Fetched(good(1)), Some(1)),
+            (None, Answer::Fetched(good(1), None), Some(1)),
             (None, unanswered(), None),
         ] {
             let case = format!("{by_get:?} {by_post:?}");
             let found = match better(by_get, by_post) {
-                Answer::Fetched(staple) => Some(staple),
+                Answer::Fetched(staple, _) => Some(staple),
                 _ => None,
             };
             assert_eq!(found, expected.map(good), "{case}");

@@ -20,9 +20,10 @@ use super::entry::{Entry, judged};
 use super::fetch::Unanswered;
 use super::lists::Looked;
 use super::plan::{Plan, Use, list_due_at_last};
-use super::responders::{Responders, Telling};
+use super::responders::Responders;
 use super::response::{Bad, Good, Revoked};
 use super::state::State;
+use super::told::{Telling, Told, and_more};
 use super::watched_list::WatchedList;
 
 /// How often the clock is looked at though nothing is due by it: for one that jumped.
@@ -67,6 +68,10 @@ pub fn start(means: Means) -> (mpsc::UnboundedSender<Watch>, mpsc::UnboundedRece
         due: BTreeSet::new(),
         responders: Responders::default(),
         lists_at_work: 0,
+        told_dropped: Told::default(),
+        told_revoked: Told::default(),
+        told_by_hand: Told::default(),
+        told_unstored: Told::default(),
         working: JoinSet::new(),
         workers: HashMap::new(),
         looked: Moment::now(),
@@ -96,6 +101,11 @@ pub(super) struct Keeper {
     pub(super) due: BTreeSet<(Moment, Task)>,
     responders: Responders,
     pub(super) lists_at_work: usize,
+    /// Lines of which one event may cause one for each of many certificates.
+    told_dropped: Told,
+    told_revoked: Told,
+    told_by_hand: Told,
+    told_unstored: Told,
     pub(super) working: JoinSet<Done>,
     /// Whose work each is, with the place of its responder, for the case that it panics.
     pub(super) workers: HashMap<task::Id, (Task, String)>,
@@ -224,7 +234,14 @@ impl Keeper {
             Plan::Drop => {
                 let why = entry.attempts.last.as_ref().map(|last| last.what.clone());
                 let why = why.unwrap_or_else(|| "it was not replaced in time".into());
-                warn!("the staple of {} is dropped, for it expires: {why}", entry.certified);
+                let telling = self.told_dropped.one_more_at(now);
+                if telling != Telling::Silent {
+                    let more = and_more(telling);
+                    warn!(
+                        "the staple of {} is dropped, for it expires: {why}{more}",
+                        entry.certified
+                    );
+                }
                 entry.drop_staple(State::Refused(why));
                 self.tell(identity, None);
                 self.decide(identity, now);
@@ -285,13 +302,22 @@ impl Keeper {
 
     fn finish_asked(&mut self, identity: Identity, place: &str, answer: Answer, now: Moment) {
         let Some(entry) = self.entries.get_mut(&identity) else { return };
-        let is_answered = matches!(answer, Answer::Fetched(_) | Answer::Bad(_));
+        let is_answered = matches!(answer, Answer::Fetched(..) | Answer::Bad(_));
         if is_answered && self.responders.answers(place) {
             info!("the OCSP responder at {place} answers again");
         }
         match answer {
             Answer::Found(staple) => self.take(identity, place, staple, None, now),
-            Answer::Fetched(staple) => self.take(identity, place, staple, Some(now), now),
+            Answer::Fetched(staple, unstored) => {
+                if let Some(error) = unstored {
+                    let telling = self.told_unstored.one_more_at(now);
+                    if telling != Telling::Silent {
+                        let (certified, more) = (&entry.certified, and_more(telling));
+                        warn!(%error, "the staple of {certified} is served and not stored{more}");
+                    }
+                }
+                self.take(identity, place, staple, Some(now), now);
+            }
             Answer::Bad(Bad::Revoked(revoked)) => {
                 let (class, what) = judged(&Bad::Revoked(revoked));
                 entry.fail(class, &what, None, now);
@@ -393,19 +419,23 @@ impl Keeper {
     }
 
     pub(super) fn say_revoked(
-        &self,
+        &mut self,
         identity: Identity,
         certified: Arc<Certified>,
         revoked: Revoked,
     ) {
-        match certified.source {
-            Source::ByHand { .. } => error!(
-                "{certified} IS REVOKED by its issuer since {} and is served all the same; replace it NOW, with a new private key",
-                revoked.at
+        let at = revoked.at;
+        let is_by_hand = matches!(certified.source, Source::ByHand { .. });
+        let told = if is_by_hand { &mut self.told_by_hand } else { &mut self.told_revoked };
+        let telling = told.one_more_at(Moment::now());
+        let more = and_more(telling);
+        match telling {
+            Telling::Silent => {}
+            _ if is_by_hand => error!(
+                "{certified} IS REVOKED by its issuer since {at} and is served all the same; replace it NOW, with a new private key{more}"
             ),
-            Source::Issued { .. } | Source::LocalCa => warn!(
-                "{certified} is revoked by its issuer since {}; it is replaced at once",
-                revoked.at
+            _ => warn!(
+                "{certified} is revoked by its issuer since {at}; it is replaced at once{more}"
             ),
         }
         let state = State::Revoked(revoked);

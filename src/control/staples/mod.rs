@@ -23,4 +23,5 @@ pub mod samples;
 mod signed;
 pub mod state;
 mod stored;
+mod told;
 mod watched_list;

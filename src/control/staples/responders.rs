@@ -8,14 +8,13 @@ use http::Uri;
 use crate::clock::Moment;
 
 use super::super::certified::Identity;
+use super::told::{Telling, Told};
 
 /// Questions to one responder at once: eighty in a second at a usual round trip, so that a million take hours
 /// and nobody notices a burst.
 const AT_ONCE_EACH: usize = 4;
 /// Questions to all of them at once.
 const AT_ONCE: usize = 32;
-/// Complaints about one responder that are told apart before there are only more of them.
-const TOLD: usize = 10;
 
 /// Every responder that has been asked for.
 #[derive(Default)]
@@ -34,7 +33,7 @@ struct Responder {
     by_post: bool,
     /// The last complaint about its not answering, so that it is told once for all certificates.
     said: Option<String>,
-    told: usize,
+    told: Told,
 }
 
 impl Responder {
@@ -43,15 +42,6 @@ impl Responder {
         let at_once = if self.said.is_some() { 1 } else { AT_ONCE_EACH };
         self.at_work < at_once && !self.waiting.is_empty()
     }
-}
-
-/// Whether and how a complaint is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Telling {
-    Tell,
-    /// The last one before silence.
-    TellThereAreMore,
-    Silent,
 }
 
 /// Host and port of a responder's URL.
@@ -122,18 +112,13 @@ impl Responders {
     /// What to do with a complaint about one certificate.
     pub fn telling(&mut self, place: &str) -> Telling {
         let Some(responder) = self.by_place.get_mut(place) else { return Telling::Tell };
-        responder.told += 1;
-        match responder.told {
-            told if told < TOLD => Telling::Tell,
-            TOLD => Telling::TellThereAreMore,
-            _ => Telling::Silent,
-        }
+        responder.told.one_more()
     }
 
     /// An operator has reloaded, and is told everything again.
     pub fn tell_again(&mut self) {
         for responder in self.by_place.values_mut() {
-            responder.told = 0;
+            responder.told = Told::default();
             responder.said = None;
         }
     }
@@ -218,9 +203,8 @@ mod tests {
         assert!(!responders.is_silent("a.example", "down"));
         assert!(responders.is_silent("a.example", "still down"));
         assert!(responders.answers("a.example") && !responders.answers("a.example"));
-        let told: Vec<_> = (0..TOLD + 5).map(|_| responders.telling("a.example")).collect();
-        assert_eq!(told.iter().filter(|one| **one == Telling::Tell).count(), TOLD - 1);
-        assert_eq!(told[TOLD - 1..TOLD + 1], [Telling::TellThereAreMore, Telling::Silent]);
+        let told = (0..99).map(|_| responders.telling("a.example"));
+        assert_eq!(told.last(), Some(Telling::Silent));
         responders.tell_again();
         assert_eq!(responders.telling("a.example"), Telling::Tell);
     }
