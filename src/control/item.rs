@@ -13,7 +13,8 @@ use crate::store::file;
 use super::certified::{Certified, Refused, Source, certify};
 use super::inventory::{Complaint, Item};
 use super::places::{Files, Meant};
-use super::staple::{self, LONGEST_STAPLE};
+use super::staple;
+use super::staples::response::LONGEST_RESPONSE;
 
 /// A chain or private key is a few KiB; this leaves room for a file with all of an issuer's roots.
 const LONGEST_FILE: usize = 1024 * 1024;
@@ -142,7 +143,7 @@ fn holds_private_key(pem: &[u8]) -> bool {
 
 fn read_staple(path: &Path) -> Result<Vec<u8>, Refused> {
     let remedy = "put an OCSP response there in DER, as 'openssl ocsp -respout' writes it";
-    let der = file::read(path, LONGEST_STAPLE)
+    let der = file::read(path, LONGEST_RESPONSE)
         .map_err(|error| Refused::new(format!("no staple: {error}"), remedy))?;
     match staple::check(&der) {
         Ok(()) => Ok(der),

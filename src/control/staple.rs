@@ -4,17 +4,8 @@
 
 use std::sync::Arc;
 
-use x509_parser::asn1_rs::{
-    Enumerated, Error, FromDer, OctetString, Oid, Sequence, TaggedExplicit, oid,
-};
-
 use super::certified::Certified;
-
-/// A response with its signer's certificate is half a KiB to 4 KiB; sixteen fill a TLS record, and whoever
-/// staples more slows every handshake down.
-pub const LONGEST_STAPLE: usize = 16 * 1024;
-/// id-pkix-ocsp-basic (RFC 6960 §4.2.1), the one type of response that clients know.
-const BASIC: Oid<'static> = oid!(1.3.6.1.5.5.7.48.1.1);
+use super::staples::response::shape;
 
 /// Checks that these bytes are an OCSPResponse (RFC 6960 §4.2.1) that says something of a certificate.
 ///
@@ -24,32 +15,7 @@ pub fn check(der: &[u8]) -> Result<(), String> {
     if der.starts_with(b"-----BEGIN") {
         return Err("is PEM, not DER".into());
     }
-    let damaged = |_| "is no OCSP response".to_owned();
-    let whole = |rest: &[u8]| rest.is_empty().then_some(()).ok_or_else(|| damaged(()));
-    let (rest, response) = Sequence::from_der(der).map_err(|_| damaged(()))?;
-    whole(rest)?;
-    let (rest, status) = Enumerated::from_der(&response.content).map_err(|_| damaged(()))?;
-    match status.0 {
-        0 => {}
-        1 => return Err("says malformedRequest, not successful".into()),
-        3 => return Err("says tryLater, not successful".into()),
-        6 => return Err("says unauthorized, not successful".into()),
-        other => return Err(format!("says {other}, not successful")),
-    }
-    let (rest, bytes) =
-        TaggedExplicit::<Sequence<'_>, Error, 0>::from_der(rest).map_err(|_| damaged(()))?;
-    whole(rest)?;
-    let bytes = bytes.into_inner();
-    let (rest, kind) = Oid::from_der(&bytes.content).map_err(|_| damaged(()))?;
-    let (rest, basic) = OctetString::from_der(rest).map_err(|_| damaged(()))?;
-    whole(rest)?;
-    let (rest, _) = Sequence::from_der(basic.as_ref()).map_err(|_| damaged(()))?;
-    whole(rest)?;
-    if kind == BASIC {
-        Ok(())
-    } else {
-        Err(format!("is of the type {kind}, which clients do not know"))
-    }
+    shape(der).map_err(|what| what.strip_prefix("it ").unwrap_or(&what).to_owned())
 }
 
 /// Puts a checked staple, or none, beside the chain.
@@ -63,10 +29,12 @@ pub fn attach(certified: &mut Certified, der: Option<Vec<u8>>) {
 
 #[cfg(test)]
 pub(super) mod samples {
-    /// The outside of a response: what [`super::check`] looks at, with nothing inside.
+    /// The outside of a response: what [`super::check`] looks at, with nothing in its parts.
     pub fn staple(status: u8) -> Vec<u8> {
-        let basic = [0x06, 9, 0x2b, 6, 1, 5, 5, 7, 48, 1, 1, 0x04, 2, 0x30, 0];
-        let mut der = vec![0x30, 22, 0x0a, 1, status, 0xa0, 17, 0x30, 15];
+        let mut basic = vec![0x06, 9, 0x2b, 6, 1, 5, 5, 7, 48, 1, 1];
+        // In it three things that are to be a response, an algorithm and a signature.
+        basic.extend([0x04, 9, 0x30, 7, 0x30, 0, 0x30, 0, 0x03, 1, 0]);
+        let mut der = vec![0x30, 29, 0x0a, 1, status, 0xa0, 24, 0x30, 22];
         der.extend(basic);
         der
     }
@@ -77,13 +45,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::certified::samples::Scratch;
+    use super::super::staples::response::LONGEST_RESPONSE;
     use super::samples::staple;
     use super::*;
 
     #[test]
     fn only_a_successful_response_is_a_staple() {
         assert_eq!(check(&staple(0)), Ok(()));
-        assert_eq!(check(&staple(3)), Err("says tryLater, not successful".into()));
+        assert_eq!(check(&staple(3)), Err("says tryLater".into()));
         for damaged in [&b""[..], b"HTTP/1.1 404 Not Found", &staple(0)[..10]] {
             assert_eq!(check(damaged), Err("is no OCSP response".into()), "{damaged:?}");
         }
@@ -108,13 +77,13 @@ mod tests {
         openssl(&format!(
             "ocsp -index {index} -CA {ca} -rsigner {ca} -rkey {key} -issuer {ca} -serial 1 -ndays 1 -respout {out}"
         ));
-        let der = crate::store::file::read(&scratch.0.join("staple"), LONGEST_STAPLE).unwrap();
+        let der = crate::store::file::read(&scratch.0.join("staple"), LONGEST_RESPONSE).unwrap();
         assert_eq!(check(&der), Ok(()));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(at in 0usize..24, byte: u8, cut in 0usize..25) {
+        fn no_bytes_make_it_panic(at in 0usize..31, byte: u8, cut in 0usize..32) {
             let mut der = staple(0);
             if let Some(place) = der.get_mut(at) {
                 *place = byte;

@@ -106,6 +106,19 @@ pub fn judge_unsigned(der: &[u8], leaf: &[u8], now: Moment) -> Result<Good, Bad>
     judge_single(about.ok_or_else(|| refused("it is for another certificate"))?, now)
 }
 
+/// Whether these bytes have the form of a response that says something, be it true or not.
+///
+/// # Errors
+/// What they are instead.
+pub fn shape(der: &[u8]) -> Result<(), String> {
+    let basic =
+        successful(der).and_then(|basic| Basic::from_der(&basic).map(drop).map_err(|_| not_der()));
+    basic.map_err(|bad| match bad {
+        Bad::TryLater(what) | Bad::Refused(what) => what,
+        Bad::Revoked(_) => "it says that the certificate is REVOKED".into(),
+    })
+}
+
 fn refused(what: impl Into<String>) -> Bad {
     Bad::Refused(what.into())
 }
