@@ -55,7 +55,13 @@ fn each_response_is_what_it_is() {
 fn the_list_names_the_one_and_not_the_other() {
     let serials = [serial(LEAF), serial(REVOKED_LEAF)];
     let look = |url: &str, issuer: &[u8], now| {
-        look_up(LIST, url, issuer, serials.iter().map(Vec::as_slice), now)
+        look_up(
+            LIST,
+            &["http://other.example", url],
+            issuer,
+            serials.iter().map(Vec::as_slice),
+            now,
+        )
     };
     let listed = look(LIST_URL, ISSUER, NOW).unwrap();
     assert_eq!(listed.revoked.keys().collect::<Vec<_>>(), [&serials[1]]);
@@ -68,7 +74,7 @@ fn the_list_names_the_one_and_not_the_other() {
     assert!(refused(LIST_URL, ISSUER, early).contains("yet to come"));
     // Of what is not in it an old list says nothing; what is in it stays revoked.
     let late = Moment::from_unix_seconds(2_200_000_000);
-    let other = look_up(LIST, LIST_URL, ISSUER, [serials[0].as_slice()].into_iter(), late);
+    let other = look_up(LIST, &[LIST_URL], ISSUER, [serials[0].as_slice()].into_iter(), late);
     assert_eq!(other.unwrap_err(), "it has expired");
     assert_eq!(look(LIST_URL, ISSUER, late).unwrap().revoked.len(), 1);
 }
@@ -78,7 +84,7 @@ fn a_leaf_names_whom_to_ask() {
     let pointers = Pointers::of_der(LEAF);
     assert_eq!(pointers.responders, ["http://ocsp.example/x"]);
     assert_eq!(
-        (pointers.crls.as_slice(), pointers.must_staple),
+        (pointers.crls.concat().as_slice(), pointers.must_staple),
         (&[LIST_URL.to_owned()][..], true)
     );
     assert_eq!(Pointers::of_der(ISSUER), Pointers::default());
@@ -134,7 +140,7 @@ proptest! {
     #[test]
     fn a_damaged_list_is_refused_or_means_the_same(bytes in damaged(LIST)) {
         let serials = [serial(LEAF), serial(REVOKED_LEAF)];
-        let look = |der: &[u8]| look_up(der, LIST_URL, ISSUER, serials.iter().map(Vec::as_slice), NOW);
+        let look = |der: &[u8]| look_up(der, &[LIST_URL], ISSUER, serials.iter().map(Vec::as_slice), NOW);
         if let Ok(listed) = look(&bytes) {
             prop_assert_eq!(Ok(listed), look(LIST));
         }
@@ -144,7 +150,7 @@ proptest! {
     fn damaged_certificates_break_nothing(leaf in damaged(LEAF), issuer in damaged(ISSUER)) {
         let _ = Pointers::of_der(&leaf);
         let _ = judge(RESPONSES[0].1, &leaf, &issuer, NOW);
-        let _ = look_up(LIST, LIST_URL, &issuer, [&[1][..]].into_iter(), NOW);
+        let _ = look_up(LIST, &[LIST_URL], &issuer, [&[1][..]].into_iter(), NOW);
         if let (Ok((_, leaf)), Ok((_, issuer))) =
             (X509Certificate::from_der(&leaf), X509Certificate::from_der(&issuer))
         {
@@ -155,6 +161,6 @@ proptest! {
     #[test]
     fn any_bytes_are_no_response_and_no_list(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(judge(&bytes, LEAF, ISSUER, NOW).is_err());
-        prop_assert!(look_up(&bytes, LIST_URL, ISSUER, std::iter::empty(), NOW).is_err());
+        prop_assert!(look_up(&bytes, &[LIST_URL], ISSUER, std::iter::empty(), NOW).is_err());
     }
 }

@@ -80,14 +80,14 @@ impl der::EncodeValue for Entries<'_> {
     }
 }
 
-/// Looks serial numbers (as they stand in DER) up in a list that `issuer` must have signed, and that was
-/// fetched from `url`, which the leaves name.
+/// Looks serial numbers (as they stand in DER) up in a list that `issuer` must have signed, for a distribution
+/// point that the leaves know by these names.
 ///
 /// # Errors
 /// Why the list says nothing.
 pub fn look_up<'a>(
     der: &[u8],
-    url: &str,
+    point: &[&str],
     issuer: &[u8],
     serials: impl Iterator<Item = &'a [u8]>,
     now: Moment,
@@ -106,7 +106,7 @@ pub fn look_up<'a>(
     if list.algorithm != signed.algorithm || !signed.is_by(issuer.public_key()) {
         return Err("its signature is not the issuer's".into());
     }
-    check_scope(list.extensions.as_ref(), url)?;
+    check_scope(list.extensions.as_ref(), point)?;
     let (this_update, next_update) =
         (moment(&list.this_update), list.next_update.as_ref().map(moment));
     if this_update > now.plus(TOLERANCE) {
@@ -138,9 +138,9 @@ fn whole(any: &AnyRef<'_>) -> Result<Vec<u8>, String> {
     der::Encode::to_der(any).map_err(|error| error.to_string())
 }
 
-/// Whether the list speaks of server certificates that name `url`: of an issuer's many lists another one
-/// would be as validly signed and not mention ours.
-fn check_scope(extensions: Option<&Extensions>, url: &str) -> Result<(), String> {
+/// Whether the list speaks of server certificates of this point, of which any name will do (RFC 5280 §6.3.3
+/// (b)(2)(i)): of an issuer's many lists another one would be as validly signed and not mention ours.
+fn check_scope(extensions: Option<&Extensions>, names: &[&str]) -> Result<(), String> {
     for extension in extensions.into_iter().flatten() {
         if extension.extn_id == ISSUING_DISTRIBUTION_POINT {
             let point = IssuingDistributionPoint::from_der(extension.extn_value.as_bytes())
@@ -152,15 +152,15 @@ fn check_scope(extensions: Option<&Extensions>, url: &str) -> Result<(), String>
             {
                 return Err("it is not for server certificates of this issuer alone".into());
             }
-            let names = match &point.distribution_point {
+            let theirs = match &point.distribution_point {
                 Some(DistributionPointName::FullName(names)) => names,
                 Some(DistributionPointName::NameRelativeToCRLIssuer(_)) => {
                     return Err("it is for another distribution point".into());
                 }
                 None => continue,
             };
-            let is_ours = |name: &GeneralName| matches!(name, GeneralName::UniformResourceIdentifier(uri) if uri.as_str() == url);
-            if !names.iter().any(is_ours) {
+            let is_ours = |name: &GeneralName| matches!(name, GeneralName::UniformResourceIdentifier(uri) if names.contains(&uri.as_str()));
+            if !theirs.iter().any(is_ours) {
                 return Err("it is for another distribution point".into());
             }
         } else if extension.critical

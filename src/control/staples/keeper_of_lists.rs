@@ -23,10 +23,11 @@ const TURN_PAUSE: Duration = Duration::from_secs(1);
 impl Keeper {
     pub(super) fn watch_list(&mut self, certified: &Arc<Certified>, now: Moment) {
         let leaf = certified.key.cert.first();
-        let urls = leaf.map(|leaf| Pointers::of_der(leaf).crls).unwrap_or_default();
-        let Some(url) = urls.into_iter().next() else { return };
-        let url: Arc<str> = url.into();
-        let list = self.lists.entry(url.clone()).or_insert_with(|| WatchedList::due_at(now));
+        let points = leaf.map(|leaf| Pointers::of_der(leaf).crls).unwrap_or_default();
+        let Some(url) = points.first().and_then(|point| point.first()) else { return };
+        let url: Arc<str> = url.as_str().into();
+        let list =
+            self.lists.entry(url.clone()).or_insert_with(|| WatchedList::due_at(now, points));
         self.due.remove(&(list.due, Task::List(url.clone())));
         list.add(certified.clone(), now);
         if !list.at_work {
@@ -43,11 +44,11 @@ impl Keeper {
         }
         list.begin();
         self.lists_at_work += 1;
-        let (means, etag) = (self.means.clone(), list.etag.clone());
+        let (means, etag, points) = (self.means.clone(), list.etag.clone(), list.points.clone());
         let members = list.members.values().cloned().collect();
         let task = Task::List(url.clone());
         let spawned = self.working.spawn(async move {
-            let looked = look(&means, &url, etag.as_ref(), members).await;
+            let looked = look(&means, &points, etag.as_ref(), members).await;
             Done::Looked { url, looked }
         });
         self.workers.insert(spawned.id(), (task, String::new()));

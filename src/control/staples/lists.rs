@@ -23,7 +23,7 @@ pub enum Looked {
     /// The list is the one that was looked into before.
     Same,
     New {
-        etag: Option<HeaderValue>,
+        etag: Option<Tag>,
         next_update: Option<Moment>,
         revoked: Vec<(Identity, Revoked)>,
     },
@@ -32,29 +32,67 @@ pub enum Looked {
     Unanswered(Unanswered),
 }
 
-/// Fetches the list unless it is still the one of this tag, and looks all of these up in it.
+/// What a list is named by where it was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    pub url: String,
+    pub value: HeaderValue,
+}
+
+/// URLs that are tried for one list, each for minutes perhaps.
+const TRIED: usize = 4;
+
+/// Fetches the list unless it is still the one of this tag, and looks all of these up in it: from the first of
+/// the points' URLs that has one which says something.
 pub async fn look(
     means: &Means,
-    url: &str,
-    known: Option<&HeaderValue>,
+    points: &[Vec<String>],
+    known: Option<&Tag>,
     members: Vec<Arc<Certified>>,
+) -> Looked {
+    let members = Arc::new(members);
+    let (mut first, mut tried) = (None, 0);
+    for point in points {
+        for url in point.iter().take(TRIED - tried) {
+            tried += 1;
+            let looked = look_at(means, point, url, known, members.clone()).await;
+            if matches!(looked, Looked::Same | Looked::New { .. }) {
+                return looked;
+            }
+            first.get_or_insert(looked);
+        }
+    }
+    first.unwrap_or_else(|| Looked::Refused("it has no URL".into()))
+}
+
+async fn look_at(
+    means: &Means,
+    point: &[String],
+    url: &str,
+    known: Option<&Tag>,
+    members: Arc<Vec<Arc<Certified>>>,
 ) -> Looked {
     // One that an operator set by hand vouches for the URL that others name too.
     let is_by_operator = members.iter().any(|member| vouched(member) == Vouched::ByOperator);
     let by = if is_by_operator { Vouched::ByOperator } else { Vouched::ByIssuer };
+    let known = known.filter(|known| known.url == url).map(|known| &known.value);
     let fetched = match fetch::list(&means.transport, url, known, by).await {
         Ok(Some(fetched)) => fetched,
         Ok(None) => return Looked::Same,
         Err(unanswered) => return Looked::Unanswered(unanswered),
     };
-    let (trust, url) = (means.trust.clone(), url.to_owned());
+    let (trust, point) = (means.trust.clone(), point.to_vec());
     let looked = blocking(move || {
-        look_all_up(&fetched.der, &url, &members, &trust, Moment::now())
+        let names: Vec<&str> = point.iter().map(String::as_str).collect();
+        look_all_up(&fetched.der, &names, &members, &trust, Moment::now())
             .map(|(next_update, revoked)| (fetched.etag, next_update, revoked))
     })
     .await;
     match looked {
-        Ok((etag, next_update, revoked)) => Looked::New { etag, next_update, revoked },
+        Ok((etag, next_update, revoked)) => {
+            let etag = etag.map(|value| Tag { url: url.to_owned(), value });
+            Looked::New { etag, next_update, revoked }
+        }
         Err(why) => Looked::Refused(why),
     }
 }
@@ -63,7 +101,7 @@ type Found = (Option<Moment>, Vec<(Identity, Revoked)>);
 
 fn look_all_up(
     der: &[u8],
-    url: &str,
+    point: &[&str],
     members: &[Arc<Certified>],
     trust: &TrustStore,
     now: Moment,
@@ -77,7 +115,7 @@ fn look_all_up(
             .filter_map(|member| Some((serial(member)?, member.identity())))
             .collect();
         let wanted = serials.keys().map(Vec::as_slice);
-        match look_up(der, url, &issuer, wanted, now) {
+        match look_up(der, point, &issuer, wanted, now) {
             Ok(listed) => {
                 next_update = listed.next_update;
                 let found = listed.revoked.into_iter();
@@ -132,8 +170,14 @@ fn serial(certified: &Certified) -> Option<Vec<u8>> {
 mod tests {
     use std::cell::Cell;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::super::super::autocert::transport::Transport;
     use super::super::super::certified::samples::{DAY, Issuer, NOW};
     use super::*;
+    use crate::store::directory::scratch::ScratchStore;
 
     #[test]
     fn a_list_is_gone_through_once_for_all_of_an_issuer_with_or_without_a_chain() {
@@ -162,5 +206,38 @@ mod tests {
         assert_eq!(asked.get(), 1 + 10);
         let (found, has_orphans) = by_issuer(&members, |_| None);
         assert!(found.is_empty() && has_orphans);
+    }
+
+    #[tokio::test]
+    async fn the_urls_of_all_points_are_tried_in_turn_and_no_more_than_a_few() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap();
+        let (path, mut paths) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = vec![0; 1024];
+                let read = stream.read(&mut head).await.unwrap();
+                let head = String::from_utf8_lossy(&head[..read]).into_owned();
+                path.send(head.split(' ').nth(1).unwrap_or_default().to_owned()).unwrap();
+                let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        let (_scratch, store) = ScratchStore::new("lists-turn");
+        let transport = Transport::over(rustls::RootCertStore::empty(), None).unwrap();
+        let trust = TrustStore::of(std::iter::empty());
+        let means = Means { transport, store: Arc::new(store), trust };
+        let member = Issuer::new("lists").certified(&["a.example"], NOW.plus(DAY));
+        let point = |numbers: &[u8]| -> Vec<String> {
+            numbers.iter().map(|number| format!("http://{place}/{number}")).collect()
+        };
+        let points = [point(&[1, 2]), point(&[3, 4, 5])];
+        let looked = look(&means, &points, None, vec![Arc::new(member)]).await;
+        assert!(matches!(looked, Looked::Unanswered(_)), "{looked:?}");
+        let mut asked = Vec::new();
+        while let Ok(path) = paths.try_recv() {
+            asked.push(path);
+        }
+        assert_eq!(asked, ["/1", "/2", "/3", "/4"]);
     }
 }

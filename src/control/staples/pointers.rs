@@ -17,8 +17,9 @@ const STATUS_REQUEST: u32 = 5;
 pub struct Pointers {
     /// URLs, in the leaf's order.
     pub responders: Vec<String>,
-    /// Each lists all revocations of its issuer's leaves like this one.
-    pub crls: Vec<String>,
+    /// Distribution points, each with the URLs of one list of all revocations of its issuer's leaves like this
+    /// one.
+    pub crls: Vec<Vec<String>>,
     pub must_staple: bool,
 }
 
@@ -48,7 +49,8 @@ impl Pointers {
                         if let Some(DistributionPointName::FullName(names)) =
                             &point.distribution_point
                         {
-                            pointers.crls.extend(names.iter().find_map(url));
+                            let urls: Vec<_> = names.iter().filter_map(url).collect();
+                            pointers.crls.extend((!urls.is_empty()).then_some(urls));
                         }
                     }
                 }

@@ -3,20 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderValue;
-
 use crate::clock::Moment;
 use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::autocert::backoff;
 use super::super::certified::{Certified, Identity, Source};
+use super::lists::Tag;
 use super::response::Revoked;
 
 pub struct WatchedList {
     /// Ours that name it.
     pub members: HashMap<Identity, Arc<Certified>>,
+    /// The distribution points that the first of them named, each with its URLs.
+    pub points: Vec<Vec<String>>,
     /// Of the list that all of them were looked up in.
-    pub etag: Option<HeaderValue>,
+    pub etag: Option<Tag>,
     pub next_update: Option<Moment>,
     pub due: Moment,
     pub at_work: bool,
@@ -31,9 +32,10 @@ pub struct WatchedList {
 }
 
 impl WatchedList {
-    pub fn due_at(due: Moment) -> Self {
+    pub fn due_at(due: Moment, points: Vec<Vec<String>>) -> Self {
         Self {
             members: HashMap::new(),
+            points,
             etag: None,
             next_update: None,
             due,
@@ -72,7 +74,7 @@ impl WatchedList {
     /// Takes what another list says.
     pub fn is_new(
         &mut self,
-        etag: Option<HeaderValue>,
+        etag: Option<Tag>,
         next_update: Option<Moment>,
         revoked: Vec<(Identity, Revoked)>,
     ) {
@@ -148,13 +150,13 @@ mod tests {
         Arc::new(Issuer::new("watched-list").certified(&[name], NOW.plus(DAY)))
     }
 
-    fn tag() -> Option<HeaderValue> {
-        Some(HeaderValue::from_static("tag"))
+    fn tag() -> Option<Tag> {
+        Some(Tag { url: String::new(), value: http::HeaderValue::from_static("tag") })
     }
 
     #[test]
     fn whoever_is_added_during_a_look_is_looked_up_right_after_it() {
-        let mut list = WatchedList::due_at(NOW);
+        let mut list = WatchedList::due_at(NOW, Vec::new());
         list.add(certified("a.example"), NOW);
         for is_added in [false, true] {
             list.begin();
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn those_that_it_names_are_named_again_until_they_are_gone() {
-        let mut list = WatchedList::due_at(NOW);
+        let mut list = WatchedList::due_at(NOW, Vec::new());
         let (one, other) = (certified("a.example"), certified("b.example"));
         let revoked = Revoked { at: NOW, as_of: NOW, key_compromise: true };
         list.add(one.clone(), NOW);
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_expired_list_that_is_still_the_same_one_is_complained_of_once_and_less_and_less_often() {
-        let mut list = WatchedList::due_at(NOW);
+        let mut list = WatchedList::due_at(NOW, Vec::new());
         list.is_new(tag(), Some(NOW.plus(DAY)), Vec::new());
         assert!(!list.is_over(NOW));
         assert!(list.etag.is_some());
