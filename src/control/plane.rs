@@ -351,6 +351,9 @@ impl Plane {
             warn_of_expiry(&self.prepared.by_hand, now);
         }
         let looked = std::mem::replace(&mut self.looked, now);
+        // What serves on for another may have ended meanwhile.
+        self.stapling.prune(now);
+        self.publish_patterns(HashSet::new(), now);
         if !self.issuing.issued().is_empty() || self.dates_were_passed(looked, now) {
             // One has ended or begun, and another takes its place.
             self.publish_certificates(now);

@@ -4,7 +4,7 @@
 //! answers, lookups for a thousand responders must not keep the pool from files and orders.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::sync::Semaphore;
 
@@ -17,6 +17,10 @@ static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
 /// # Errors
 /// The system's.
 pub async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    // An address is its own answer, and waits for nobody.
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
     let host = host.to_owned();
     in_turn(
         &TURNS,
@@ -61,5 +65,14 @@ mod tests {
         assert_eq!(TURNS.available_permits(), 0);
         end.send(()).unwrap();
         in_turn(&TURNS, async { Ok(()) }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_waits_for_no_lookup() {
+        let _all = TURNS.acquire_many(2).await.unwrap();
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let found = look_up(address, 80).await.unwrap();
+            assert_eq!(found, [SocketAddr::new(address.parse().unwrap(), 80)]);
+        }
     }
 }
