@@ -1,6 +1,6 @@
 //! The limits of issuers that publish theirs, in one table. Pure.
 //!
-//! Let's Encrypt's as of late 2026 (https://letsencrypt.org/docs/rate-limits/). Each is a bucket that gives one
+//! Let's Encrypt's as of late 2026 (<https://letsencrypt.org/docs/rate-limits/>). Each is a bucket that gives one
 //! back after a time, so that nobody need wait for a week to pass. Not here: new accounts per address, for an
 //! account is registered once; and failures in a row, of which back-off reaches 1,152 after years.
 
