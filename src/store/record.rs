@@ -48,6 +48,9 @@ pub struct Certificate {
     pub obtained: Option<Moment>,
     #[serde(default)]
     pub revoked: bool,
+    /// The issuer would not take an order that names it as the one to be replaced (RFC 9773 §5).
+    #[serde(default)]
+    pub replaces_refused: bool,
     #[serde(default)]
     pub renewal: Option<Renewal>,
     /// When to ask for renewal information (again).

@@ -168,7 +168,10 @@ impl Ordering<'_> {
             Some(address) => Identifier::Ip(address),
             None => Identifier::Dns(self.name.as_str().to_owned()),
         }];
-        let mut replaces = replaces.filter(|_| self.directory.renewal_info.is_some());
+        // Refused once, it would be refused at each attempt, and each would cost a request for nothing.
+        let is_refused = self.record.certificate.as_ref().is_some_and(|held| held.replaces_refused);
+        let mut replaces =
+            replaces.filter(|_| self.directory.renewal_info.is_some() && !is_refused);
         if replaces.is_none() && self.counts == Counts::Exempt {
             self.counts = Counts::Renewal;
         }
@@ -182,6 +185,10 @@ impl Ordering<'_> {
         {
             info!(name = %self.name, %error, "ordering without 'replaces'");
             replaces = None;
+            if let Some(held) = &mut self.record.certificate {
+                held.replaces_refused = true;
+                self.save().await?;
+            }
             if self.counts == Counts::Exempt {
                 self.counts = Counts::Renewal;
                 self.spend().take(self.counts).await?;

@@ -41,6 +41,7 @@ impl Contents {
             obtained: None,
             revoked: false,
             renewal: issuer_data.get("renewal_info").and_then(renewal),
+            replaces_refused: false,
             ask_renewal_at: None,
         })
     }
