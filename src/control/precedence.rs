@@ -342,14 +342,17 @@ mod tests {
         }
     }
 
+    /// `lacks`: it must have a staple, and has none.
+    fn made(issuer: &Issuer, names: &[&str], lacks: bool, days: u32) -> Arc<Certified> {
+        let mut certified = issuer.certified(names, NOW.plus(days * DAY));
+        certified.named.must_staple = lacks;
+        Arc::new(certified)
+    }
+
     #[test]
     fn what_lacks_the_staple_that_it_must_have_serves_only_where_nothing_else_does() {
         let issuer = Issuer::new("must-staple");
-        let make = |names: &[&str], lacks: bool, days: u32| {
-            let mut certified = issuer.certified(names, NOW.plus(days * DAY));
-            certified.named.must_staple = lacks;
-            Arc::new(certified)
-        };
+        let make = |names: &[&str], lacks, days| made(&issuer, names, lacks, days);
         let lacking = make(&["a.example"], true, 60);
         let shorter = make(&["a.example"], false, 1);
         let shown = |all: &[Arc<Certified>], name: &str| {
@@ -377,11 +380,7 @@ mod tests {
     #[test]
     fn what_is_outgoing_serves_only_where_nothing_serves_as_well() {
         let issuer = Issuer::new("outgoing-rank");
-        let make = |names: &[&str], lacks: bool, days: u32| {
-            let mut certified = issuer.certified(names, NOW.plus(days * DAY));
-            certified.named.must_staple = lacks;
-            Arc::new(certified)
-        };
+        let make = |names: &[&str], lacks, days| made(&issuer, names, lacks, days);
         let lacking = make(&["a.example"], true, 90);
         let outgoing = [make(&["a.example"], false, 200), make(&["a.example"], false, 398)];
         let patterns = HashSet::from([pattern("a.example")]);

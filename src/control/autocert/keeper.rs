@@ -159,18 +159,8 @@ impl Keeper {
                     }
                     Err(panicked) => self.survive(&panicked),
                 },
-                Some(revoked) = self.revoking.join_next() => match revoked {
-                    Ok(done) => self.finish(done),
-                    Err(panicked) => {
-                        error!(%panicked, "this is a bug, please report it with the log");
-                    }
-                },
-                Some(noted) = self.noting.join_next() => match noted {
-                    Ok(done) => self.finish(done),
-                    Err(panicked) => {
-                        error!(%panicked, "this is a bug, please report it with the log");
-                    }
-                },
+                Some(revoked) = self.revoking.join_next() => self.finish_revocation(revoked),
+                Some(noted) = self.noting.join_next() => self.finish_revocation(noted),
                 () = pace::pause(pause) => {
                     if let Some(assigned) = &mut self.assigned {
                         assigned.look_at_all(Moment::now());
@@ -321,6 +311,14 @@ impl Keeper {
             entry.at_work = false;
             entry.wake = Moment::now().plus(SETTLE_PAUSE);
             entry.answer(Err("it failed by a bug of ringgate; the log says more".into()));
+        }
+    }
+
+    /// One that was asked for, or noted.
+    fn finish_revocation(&mut self, ended: Result<Done, task::JoinError>) {
+        match ended {
+            Ok(done) => self.finish(done),
+            Err(panicked) => error!(%panicked, "this is a bug, please report it with the log"),
         }
     }
 
