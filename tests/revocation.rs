@@ -157,3 +157,53 @@ fn a_certificate_of_an_issuer_does_not_lead_to_this_machine() {
     node.wait_for_log("is this machine itself and is not asked");
     assert_eq!(responder.asked(), []);
 }
+
+/// Where a node looks for certificates that another has left there.
+fn leave(pebble: &Pebble, dir: &Scratch, name: &str, chain: &str, private_key: &str) {
+    let issuer = format!("{}-dir", pebble.address.to_string().replace(':', "-"));
+    let metadata = format!(
+        r#"{{"sans":["{name}"],"issuer_data":{{"url":"https://{0}/certZ/1","ca":"{1}"}}}}"#,
+        pebble.address,
+        pebble.directory_url()
+    );
+    for (ending, content) in [("crt", chain), ("key", private_key), ("json", &metadata)] {
+        dir.write(&format!("certificates/{issuer}/{name}/{name}.{ending}"), content);
+    }
+}
+
+/// Pebble has no lists, so the certificate is another CA's, left where one of Pebble's would be.
+#[test]
+fn an_issued_certificate_that_its_issuers_list_names_is_replaced_with_another_private_key() {
+    let (pebble, ca) = (Pebble::start(PebbleOptions::default()), OpensslCa::new(Key::P256));
+    let server = Responder::start(Answer::ok(ca.list()));
+    let leaf_names = Leaf { list: Some("http://crl.example/list"), ..Leaf::default() };
+    let (cert, key) = ca.issue_with_root("leaf", "a.example", leaf_names);
+    let read = |path| std::fs::read_to_string(path).expect("a file");
+    let dir = Scratch::new();
+    leave(&pebble, &dir, "a.example", &read(cert), &read(key));
+    let directory = dir.path().display().to_string();
+    let all = arguments(&pebble, &["a.example"], &["--autocert-dir", &directory]);
+    // The name resolves nowhere; the proxy answers for it.
+    let proxy = format!("http://{}", server.address);
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let node = Ringgate::start_with(&all, |command| {
+        command.env("HTTP_PROXY", &proxy);
+    });
+    let key_of = |der: &[u8]| {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        X509Certificate::from_der(der).expect("a certificate").1.public_key().raw.to_vec()
+    };
+    let before = leaf(node.address, "a.example", &ca.root_pem()).expect("what was left there");
+    server.wait_for_more_than(0);
+    assert_eq!(server.asked()[0].0, "GET http://crl.example/list HTTP/1.1");
+    ca.revoke("leaf", "keyCompromise");
+    server.set(Answer::ok(ca.list()));
+    assert_eq!(pebble.issued(), 0);
+    node.signal("HUP");
+    wait_for_certificate(&node, &pebble, "a.example");
+    let after = leaf(node.address, "a.example", &pebble.root()).expect("a leaf of Pebble's");
+    assert_ne!(key_of(&before), key_of(&after));
+    node.wait_for_log("is revoked by its issuer since");
+    node.wait_for_log("it is replaced at once");
+    assert_eq!(pebble.issued(), 1, "{}", node.log());
+}

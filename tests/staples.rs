@@ -6,7 +6,9 @@ use crate::harness::ocsp::{
     Answer, Leaf, OpensslCa, OpensslOcsp, Responder, certificates, is_stapled, responder_port,
     shown,
 };
-use crate::harness::{Key, Ringgate, Scratch, command, wait_for};
+use crate::harness::{
+    Authority, Key, Nginx, NginxOptions, Ringgate, Scratch, command, unused_address, wait_for,
+};
 
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
@@ -51,6 +53,58 @@ fn a_real_responders_answer_is_stapled_by_every_worker_and_after_a_restart_witho
             assert!(all(&ringgate), "{signer}: after a restart");
         }
     }
+}
+
+/// What a configuration says to trust further roots.
+fn trusting(scratch: &Scratch, pem: &str) -> String {
+    let file = scratch.write("roots.pem", pem);
+    format!(
+        "autocert: true\nautocert_ca: https://127.0.0.1:1/dir\nautocert_trusted_ca_file: {}\n",
+        file.display()
+    )
+}
+
+#[test]
+fn an_issuer_that_is_not_in_the_chain_is_found_among_the_configured_roots() {
+    let (scratch, ca, port) = (Scratch::new(), OpensslCa::new(Key::P256), responder_port());
+    let url = format!("http://127.0.0.1:{port}");
+    let leaf = Leaf { responder: Some(&url), ..Leaf::default() };
+    let (cert, key) = ca.issue("leaf", "a.example", leaf);
+    let _responder = OpensslOcsp::start(&ca, port, "ca", "-ndays 2");
+    let yaml = certificates(&[(&cert, &key)], &["a.example"]);
+    let ringgate = start(&scratch, &yaml);
+    ringgate.wait_for_log("its issuer's certificate is not at hand");
+    assert!(!is_stapled(ringgate.address, "a.example", &[]));
+    scratch.write("ringgate.yaml", yaml + &trusting(&scratch, &ca.root_pem()));
+    ringgate.signal("HUP");
+    wait_stapled(&ringgate, "a.example");
+}
+
+#[test]
+fn a_responder_behind_https_is_asked_if_its_certificate_is_trusted() {
+    let (scratch, ca, port) = (Scratch::new(), OpensslCa::new(Key::P256), responder_port());
+    let authority = Authority::new("responders");
+    let at = unused_address();
+    let (chain, private_key) = authority.issue(&[&at.ip().to_string()], Key::P256);
+    let _responder = OpensslOcsp::start(&ca, port, "ca", "-ndays 2");
+    let server = format!(
+        "ssl_certificate {{root}}/tls.crt; ssl_certificate_key {{root}}/tls.key; access_log {{root}}/access.log;\n\
+         location ~ ^/ {{ proxy_pass http://127.0.0.1:{port}; }}"
+    );
+    let options = NginxOptions { listen: Some("{address} ssl"), server: &server, http: "" };
+    let files = [("tls.crt", chain.as_str()), ("tls.key", private_key.as_str())];
+    let nginx = Nginx::start_with_at("responder", at, &files, &options);
+    let url = format!("https://{at}");
+    let leaf = Leaf { responder: Some(&url), ..Leaf::default() };
+    let (cert, key) = ca.issue_with_root("leaf", "a.example", leaf);
+    let yaml = certificates(&[(&cert, &key)], &["a.example"]);
+    let ringgate = start(&scratch, &yaml);
+    ringgate.wait_for_log("has a certificate that is not trusted");
+    assert!(!is_stapled(ringgate.address, "a.example", &[]));
+    scratch.write("ringgate.yaml", yaml + &trusting(&scratch, authority.pem()));
+    ringgate.signal("HUP");
+    wait_stapled(&ringgate, "a.example");
+    nginx.wait_for_line("access.log", "\"GET /M");
 }
 
 #[test]

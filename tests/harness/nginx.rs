@@ -37,12 +37,21 @@ impl Nginx {
 
     /// With further directives, and files that are there before it starts.
     pub fn start_with(name: &str, files: &[(&str, &str)], options: &NginxOptions<'_>) -> Self {
-        let host = loopback();
+        Self::start_with_at(name, unused_address(), files, options)
+    }
+
+    /// The same where the files depend on the address.
+    pub fn start_with_at(
+        name: &str,
+        address: SocketAddr,
+        files: &[(&str, &str)],
+        options: &NginxOptions<'_>,
+    ) -> Self {
         let scratch = Scratch::new();
         for (name, content) in files {
             scratch.write(name, content);
         }
-        Self::launch(name, SocketAddr::from((host, free_port(host))), scratch, options)
+        Self::launch(name, address, scratch, options)
     }
 
     fn launch(
