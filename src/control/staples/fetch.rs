@@ -109,7 +109,9 @@ fn of_responses(vouched: Vouched) -> Bounds {
     Bounds { timeout: RESPONSE_TIMEOUT, longest_body, vouched: Some(vouched) }
 }
 
-/// Asks, and follows where it is sent: with the same method, and by the same rules for each address.
+/// Asks, and follows where it is sent: with the same method, and by the same rules for each address. An
+/// operator vouches for the server that a certificate names, not for where an answer leads that anybody on the
+/// way may have given.
 async fn ask(
     transport: &Transport,
     bounds: &Bounds,
@@ -117,20 +119,25 @@ async fn ask(
     build: impl Fn(Uri) -> http::Result<Request<Bytes>>,
 ) -> Result<Response<Bytes>, Unanswered> {
     let wrong = |what: String| Unanswered { what, not_before: None, is_unresolved: false };
+    let mut bounds = *bounds;
     let mut uri: Uri = url.parse().map_err(|error| wrong(format!("{url:?} is no URL: {error}")))?;
     for _ in 0..=REDIRECTS {
         let mut request =
             build(uri.clone()).map_err(|error| wrong(format!("{uri} cannot be asked: {error}")))?;
         request.headers_mut().insert(USER_AGENT, OUR_USER_AGENT);
-        let answer = transport.exchange_within(bounds, request).await?;
+        let answer = transport.exchange_within(&bounds, request).await?;
         let status = answer.status().as_u16();
         if !matches!(status, 301 | 302 | 307 | 308) {
             return Ok(answer);
         }
         let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        uri = location
+        let next = location
             .and_then(|location| resolved(&uri, location))
             .ok_or_else(|| wrong(format!("{uri} sends us to no URL")))?;
+        if next.host() != uri.host() {
+            bounds.vouched = Some(Vouched::ByIssuer);
+        }
+        uri = next;
     }
     Err(wrong(format!("{url} sends us on more than {REDIRECTS} times")))
 }
@@ -161,7 +168,42 @@ fn succeeded(answer: Response<Bytes>) -> Result<Bytes, Unanswered> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Answers once, at this address, and gives the URL of it.
+    async fn serve(host: &str, answer: String) -> String {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
+        let place = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 1024];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        format!("http://{place}/")
+    }
+
+    #[tokio::test]
+    async fn an_operator_vouches_for_the_server_that_is_named_and_not_for_where_it_leads() {
+        let transport = Transport::over(rustls::RootCertStore::empty(), None).unwrap();
+        for (host, is_followed) in [("127.0.0.1", true), ("127.0.0.2", false)] {
+            let fine = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx".to_owned();
+            let to = serve(host, fine).await;
+            let moved = "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n";
+            let url = serve("127.0.0.1", format!("{moved}Location: {to}\r\n\r\n")).await;
+            let answer = get(&transport, &url, Vouched::ByOperator).await;
+            match answer {
+                Ok(body) => assert!(is_followed && *body == *b"x", "{host}"),
+                Err(unanswered) => {
+                    let what = unanswered.what;
+                    assert!(!is_followed && what.contains("this machine itself"), "{host} {what}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn redirects_lead_to_urls_and_to_paths_of_the_same_server() {
