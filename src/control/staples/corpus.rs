@@ -52,6 +52,17 @@ fn each_response_is_what_it_is() {
 }
 
 #[test]
+fn what_a_list_brings_along_is_not_looked_at_before_its_signature_is() {
+    // Its number, with another tag where its identifier begins.
+    let number = [0x06, 3, 0x55, 0x1d, 20];
+    let at = LIST.windows(number.len()).position(|window| window == number).unwrap();
+    let mut list = LIST.to_vec();
+    list[at] = 0x07;
+    let why = look_up(&list, &[LIST_URL], ISSUER, std::iter::empty(), NOW).unwrap_err();
+    assert_eq!(why, "its signature is not the issuer's");
+}
+
+#[test]
 fn the_list_names_the_one_and_not_the_other() {
     let serials = [serial(LEAF), serial(REVOKED_LEAF)];
     let look = |url: &str, issuer: &[u8], now| {

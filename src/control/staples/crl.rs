@@ -1,13 +1,14 @@
 //! What an issuer's list of revoked certificates says of its leaves: RFC 5280 §5 and §6.3.3. Pure.
 //!
-//! The list is gone through entry by entry where it lies, however long it is.
+//! The list is gone through entry by entry where it lies, however long it is: until its signature is checked
+//! anybody may have made it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use der::asn1::ObjectIdentifier;
 use der::{AnyRef, Decode, DecodeValue, FixedTag, Header, Reader, Sequence, SliceReader, Tag};
-use x509_cert::ext::Extensions;
+use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{CrlReason, IssuingDistributionPoint};
 use x509_cert::time::Time;
@@ -46,7 +47,7 @@ struct List<'a> {
     #[asn1(optional = "true")]
     entries: Option<Entries<'a>>,
     #[asn1(context_specific = "0", optional = "true", tag_mode = "EXPLICIT")]
-    extensions: Option<Extensions>,
+    extensions: Option<Entries<'a>>,
 }
 
 #[derive(Sequence)]
@@ -140,8 +141,12 @@ fn whole(any: &AnyRef<'_>) -> Result<Vec<u8>, String> {
 
 /// Whether the list speaks of server certificates of this point, of which any name will do (RFC 5280 §6.3.3
 /// (b)(2)(i)): of an issuer's many lists another one would be as validly signed and not mention ours.
-fn check_scope(extensions: Option<&Extensions>, names: &[&str]) -> Result<(), String> {
-    for extension in extensions.into_iter().flatten() {
+fn check_scope(extensions: Option<&Entries<'_>>, names: &[&str]) -> Result<(), String> {
+    let damaged = |_| "its extensions are damaged".to_owned();
+    let bytes = extensions.map(|extensions| extensions.0).unwrap_or_default();
+    let mut reader = SliceReader::new(bytes).map_err(damaged)?;
+    while !reader.is_finished() {
+        let extension = Extension::decode(&mut reader).map_err(damaged)?;
         if extension.extn_id == ISSUING_DISTRIBUTION_POINT {
             let point = IssuingDistributionPoint::from_der(extension.extn_value.as_bytes())
                 .map_err(|_| "its distribution point is damaged")?;
@@ -175,7 +180,7 @@ fn check_scope(extensions: Option<&Extensions>, names: &[&str]) -> Result<(), St
 fn reason(extensions: Option<&Entries<'_>>) -> Option<CrlReason> {
     let mut reader = SliceReader::new(extensions?.0).ok()?;
     while !reader.is_finished() {
-        let extension = x509_cert::ext::Extension::decode(&mut reader).ok()?;
+        let extension = Extension::decode(&mut reader).ok()?;
         if extension.extn_id == CRL_REASON {
             return CrlReason::from_der(extension.extn_value.as_bytes()).ok();
         }
