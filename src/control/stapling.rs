@@ -127,6 +127,7 @@ impl Stapling {
             self.settings = settings;
             self.keeper = None;
             self.unsent.clear();
+            self.said.clear();
             self.shown.clear();
         }
     }
@@ -492,6 +493,19 @@ mod tests {
             assert!(stapling.outgoing().is_empty());
             assert_eq!(stapling.freed().into_iter().collect::<Vec<_>>(), old.patterns);
         }
+    }
+
+    #[test]
+    fn what_was_said_before_it_is_turned_off_is_not_stapled_after() {
+        let (scratch, authority) = (Scratch::new("stapling-off"), Authority::new("off"));
+        let (now, settings) = (Moment::now(), settings(&scratch));
+        let one = certified(&authority, true);
+        let mut stapling = Stapling::default();
+        stapling.adopt(Some(&settings), b"", from_ref(&one), Occasion::Change, now);
+        stapling.said.push(news(&one, Some(vec![1]), State::Good { until: now }, now));
+        stapling.adopt(None, b"", from_ref(&one), Occasion::Change, now);
+        assert!(stapling.take(now).restapled.is_empty());
+        assert!(stapling.dress(&one).lacks_staple());
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub struct Staple {
     pub good: Good,
 }
 
+/// Responders that are asked about one certificate, each for up to half a minute: no leaf names more than two,
+/// and one that does must not hold the place of others.
+const TRIED: usize = 4;
+
 /// What came of asking.
 #[derive(Debug)]
 pub enum Answer {
@@ -45,6 +49,8 @@ pub enum Answer {
     Fetched(Staple, Option<io::Error>),
     Bad(Bad),
     Unanswered(Unanswered),
+    /// There was no question to ask, for this reason.
+    Unasked(String),
 }
 
 /// Who vouches for the URLs in a certificate.
@@ -111,19 +117,17 @@ struct Question {
     issuer: Vec<u8>,
 }
 
-fn question(certified: &Certified, trust: &TrustStore) -> Result<Question, Bad> {
-    let damaged = || Bad::Refused("the certificate is damaged".into());
+fn question(certified: &Certified, trust: &TrustStore) -> Result<Question, String> {
+    let damaged = || "the certificate is damaged".to_owned();
     let leaf_der = certified.key.cert.first().ok_or_else(damaged)?;
     let (_, leaf) = X509Certificate::from_der(leaf_der).map_err(|_| damaged())?;
-    let issuer_der = trust.issuer_of(certified).ok_or_else(|| {
-        Bad::Refused(
-            "its issuer's certificate is not at hand; put it below the leaf in the chain's file"
-                .into(),
-        )
-    })?;
+    let issuer_der = trust.issuer_of(certified).ok_or(
+        "its issuer's certificate is not at hand; put it below the leaf in the chain's file",
+    )?;
     let (_, issuer) = X509Certificate::from_der(&issuer_der).map_err(|_| damaged())?;
-    let request = request(&leaf, &issuer).map_err(Bad::Refused)?.into();
-    let responders = Pointers::of(&leaf).responders;
+    let request = request(&leaf, &issuer)?.into();
+    let mut responders = Pointers::of(&leaf).responders;
+    responders.truncate(TRIED);
     Ok(Question { request, responders, issuer: issuer_der.to_vec() })
 }
 
@@ -154,7 +158,7 @@ pub async fn ask(
     }
     let question = match question {
         Ok(question) => Arc::new(question),
-        Err(bad) => return (Answer::Bad(bad), by_post),
+        Err(why) => return (Answer::Unasked(why), by_post),
     };
     let mut last = Answer::Bad(Bad::Refused("it names no responder".into()));
     let mut by_post = by_post;
@@ -281,8 +285,20 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 #[cfg(test)]
 mod tests {
     use super::super::super::certified::samples::{DAY, Issuer, NOW};
+    use super::super::super::certified::{certify, samples::source};
     use super::super::super::staple::{attach, samples::staple};
+    use super::super::samples::Authority;
     use super::*;
+
+    #[test]
+    fn of_the_many_responders_that_a_leaf_names_only_a_few_are_asked() {
+        let urls: Vec<String> = (0..99).map(|number| format!("http://{number}.example/")).collect();
+        let authority = Authority::new("many");
+        let (chain, key) = authority.pair_naming("a.example", &urls);
+        let certified = certify(chain.as_bytes(), key.as_bytes(), source()).unwrap();
+        let question = question(&certified, &TrustStore::default()).unwrap();
+        assert_eq!(question.responders, urls[..TRIED]);
+    }
 
     #[test]
     fn an_issuer_is_looked_for_only_where_there_is_something_to_judge() {

@@ -59,24 +59,7 @@ pub struct News {
 pub fn start(means: Means) -> (mpsc::UnboundedSender<Watch>, mpsc::UnboundedReceiver<News>) {
     let (sender, commands) = mpsc::unbounded_channel();
     let (news, receiver) = mpsc::unbounded_channel();
-    let keeper = Keeper {
-        means,
-        commands,
-        news,
-        entries: HashMap::new(),
-        lists: HashMap::new(),
-        due: BTreeSet::new(),
-        responders: Responders::default(),
-        lists_at_work: 0,
-        told_dropped: Told::default(),
-        told_revoked: Told::default(),
-        told_by_hand: Told::default(),
-        told_unstored: Told::default(),
-        working: JoinSet::new(),
-        workers: HashMap::new(),
-        looked: Moment::now(),
-    };
-    tokio::spawn(keeper.run());
+    tokio::spawn(Keeper::new(means, commands, news).run());
     (sender, receiver)
 }
 
@@ -113,6 +96,30 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    fn new(
+        means: Means,
+        commands: mpsc::UnboundedReceiver<Watch>,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Self {
+        Self {
+            means,
+            commands,
+            news,
+            entries: HashMap::new(),
+            lists: HashMap::new(),
+            due: BTreeSet::new(),
+            responders: Responders::default(),
+            lists_at_work: 0,
+            told_dropped: Told::default(),
+            told_revoked: Told::default(),
+            told_by_hand: Told::default(),
+            told_unstored: Told::default(),
+            working: JoinSet::new(),
+            workers: HashMap::new(),
+            looked: Moment::now(),
+        }
+    }
+
     async fn run(mut self) {
         loop {
             let now = Moment::now();
@@ -145,11 +152,7 @@ impl Keeper {
     fn watch(&mut self, Watch { gone, new, again }: Watch) {
         let now = Moment::now();
         for identity in gone {
-            if let Some(entry) = self.entries.remove(&identity)
-                && let Some(due) = entry.due
-            {
-                self.due.remove(&(due, Task::Staple(identity)));
-            }
+            self.forget(identity);
             for list in self.lists.values_mut() {
                 list.remove(&identity);
             }
@@ -160,11 +163,10 @@ impl Keeper {
             if named.crl && !named.responder {
                 self.watch_list(&certified, now);
             }
+            // It may have been there with another staple by hand.
+            self.forget(identity);
             if named.responder || good.is_some() {
-                let before = self.entries.insert(identity, Entry::new(certified, good, state));
-                if let Some(due) = before.and_then(|before| before.due) {
-                    self.due.remove(&(due, Task::Staple(identity)));
-                }
+                self.entries.insert(identity, Entry::new(certified, good, state));
                 self.decide(identity, now);
             }
         }
@@ -177,6 +179,12 @@ impl Keeper {
         });
         if again {
             self.try_again(now);
+        }
+    }
+
+    fn forget(&mut self, identity: Identity) {
+        if let Some(Entry { due: Some(due), .. }) = self.entries.remove(&identity) {
+            self.due.remove(&(due, Task::Staple(identity)));
         }
     }
 
@@ -327,11 +335,15 @@ impl Keeper {
                 let (class, what) = judged(&bad);
                 self.refuse(identity, place, class, &what, now);
             }
+            Answer::Unasked(what) => {
+                self.refuse(identity, place, Class::Operator, &what, now);
+            }
             Answer::Unanswered(unanswered) => {
-                if self.responders.is_silent(place, &unanswered.what) {
-                    let what = &unanswered.what;
+                let telling = self.responders.is_silent(place, &unanswered.what, now);
+                if telling != Telling::Silent {
+                    let (what, more) = (&unanswered.what, and_more(telling));
                     warn!(
-                        "no staple from the OCSP responder at {place}: {what}; it is asked again"
+                        "no staple from the OCSP responder at {place}: {what}; it is asked again{more}"
                     );
                 }
                 // Each would wait for the same lookup, which one has just waited for in vain.
@@ -469,3 +481,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,11 @@ impl Keeper {
     pub(super) fn finish_list(&mut self, url: &Arc<str>, looked: Looked, now: Moment) {
         self.lists_at_work = self.lists_at_work.saturating_sub(1);
         let Some(list) = self.lists.get_mut(url) else { return };
+        if list.members.is_empty() {
+            // All have gone while it was looked into.
+            self.lists.remove(url);
+            return;
+        }
         let seed = list.seed;
         let failed = match looked {
             Looked::Same if list.is_over(now) => {

@@ -79,10 +79,37 @@ impl Pointers {
     }
 }
 
-/// Only http and https are asked; some leaves name ldap too.
+/// The longest URL of a public CA's is under 100 characters.
+const LONGEST_URL: usize = 1024;
+
+/// Only http and https are asked; some leaves name ldap too. What is no URL at all is not asked either, nor
+/// shown in the log as an issuer wrote it.
 fn url(name: &GeneralName<'_>) -> Option<String> {
     let GeneralName::URI(uri) = name else { return None };
     let (scheme, _) = uri.split_once("://")?;
     let known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    known.then(|| (*uri).to_owned())
+    let is_url = uri.len() <= LONGEST_URL && uri.bytes().all(|byte| byte.is_ascii_graphic());
+    (known && is_url).then(|| (*uri).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::Authority;
+    use super::*;
+
+    #[test]
+    fn what_is_no_url_or_too_long_for_one_names_nobody() {
+        let fine = "HTTP://ocsp.example/a?b".to_owned();
+        let long = format!("http://ocsp.example/{}", "x".repeat(LONGEST_URL));
+        let names = [
+            "ldap://ocsp.example/",
+            "http://ocsp.example/\nERROR all is lost",
+            "http://ocsp.example/a b",
+            &long,
+            &fine,
+        ];
+        let (chain, _) = Authority::new("urls").pair_naming("a.example", &names.map(str::to_owned));
+        let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).unwrap();
+        assert_eq!(Pointers::of_der(&pem.contents).responders, [fine]);
+    }
 }

@@ -33,6 +33,7 @@ struct Responder {
     by_post: bool,
     /// The last complaint about its not answering, so that it is told once for all certificates.
     said: Option<String>,
+    told_silent: Told,
     told: Told,
 }
 
@@ -98,10 +99,14 @@ impl Responders {
         }
     }
 
-    /// A responder did not answer. Returns whether that is news.
-    pub fn is_silent(&mut self, place: &str, what: &str) -> bool {
-        let Some(responder) = self.by_place.get_mut(place) else { return true };
-        responder.said.replace(what.to_owned()).as_deref() != Some(what)
+    /// A responder did not answer. Returns what to do with that news, if it is any: one with several addresses
+    /// may fail at each of them in turn.
+    pub fn is_silent(&mut self, place: &str, what: &str, now: Moment) -> Telling {
+        let Some(responder) = self.by_place.get_mut(place) else { return Telling::Tell };
+        match responder.said.replace(what.to_owned()) {
+            Some(before) if before == what => Telling::Silent,
+            _ => responder.told_silent.one_more_at(now),
+        }
     }
 
     /// A responder answered, and may be complained about again. Returns whether it had been silent.
@@ -119,6 +124,7 @@ impl Responders {
     pub fn tell_again(&mut self) {
         for responder in self.by_place.values_mut() {
             responder.told = Told::default();
+            responder.told_silent = Told::default();
             responder.said = None;
         }
     }
@@ -182,7 +188,7 @@ mod tests {
             responders.finish(dead, false);
         }
         for number in 0..19 {
-            responders.is_silent(&place(number), "down");
+            responders.is_silent(&place(number), "down", at(0));
         }
         let started = responders.start();
         let of = |one: &str| started.iter().filter(|(_, place, _)| place == one).count();
@@ -199,9 +205,12 @@ mod tests {
     fn an_outage_is_told_once_for_all_and_complaints_come_to_an_end() {
         let mut responders = Responders::default();
         responders.wait("a.example", at(0), identity(1));
-        assert!(responders.is_silent("a.example", "down"));
-        assert!(!responders.is_silent("a.example", "down"));
-        assert!(responders.is_silent("a.example", "still down"));
+        let mut silent = |what: &str| responders.is_silent("a.example", what, at(0));
+        assert_eq!(silent("down"), Telling::Tell);
+        assert_eq!(silent("down"), Telling::Silent);
+        assert_eq!(silent("still down"), Telling::Tell);
+        let by_turns = (0..99).map(|turn| silent(["::1 is down", "127.0.0.1 is down"][turn % 2]));
+        assert_eq!(by_turns.last(), Some(Telling::Silent));
         assert!(responders.answers("a.example") && !responders.answers("a.example"));
         let told = (0..99).map(|_| responders.telling("a.example"));
         assert_eq!(told.last(), Some(Telling::Silent));

@@ -1,11 +1,13 @@
 //! An issuer of test responses and lists, in which each field can be set.
 
-use der::asn1::{BitString, GeneralizedTime, Null, OctetString};
+use der::asn1::{BitString, GeneralizedTime, Ia5String, Null, OctetString};
 use der::{Decode, Encode};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, SigningKey,
 };
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{AccessDescription, AuthorityInfoAccessSyntax};
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_ocsp::{
@@ -54,13 +56,30 @@ impl Authority {
 
     /// Chain and private key of a leaf, with the authority's own certificate below it.
     pub fn pair(&self, name: &str, must_staple: bool) -> (String, String) {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        if must_staple {
-            // RFC 7633 §6: a sequence of the one number 5.
+        // RFC 7633 §6: a sequence of the one number 5.
+        let feature = || {
             let content = vec![0x30, 3, 2, 1, 5];
-            let feature = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], content);
-            params.custom_extensions.push(feature);
-        }
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], content)
+        };
+        self.pair_with(name, must_staple.then(feature).into_iter().collect())
+    }
+
+    /// The same of one that names these responders.
+    pub fn pair_naming(&self, name: &str, responders: &[String]) -> (String, String) {
+        let ocsp = der::asn1::ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
+        let described = |url: &String| AccessDescription {
+            access_method: ocsp,
+            access_location: GeneralName::UniformResourceIdentifier(Ia5String::new(url).unwrap()),
+        };
+        let access = AuthorityInfoAccessSyntax(responders.iter().map(described).collect());
+        let content = access.to_der().unwrap();
+        let access = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], content);
+        self.pair_with(name, vec![access])
+    }
+
+    fn pair_with(&self, name: &str, extensions: Vec<CustomExtension>) -> (String, String) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.custom_extensions = extensions;
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         (leaf.pem() + &self.issuer.pem(), key.serialize_pem())
