@@ -238,9 +238,12 @@ impl Locked<'_> {
     /// What the store says now counts, unless it could not take what we know.
     async fn look_again(&mut self) -> Result<(), Failed> {
         let (store, name) = (self.issuers.store.clone(), self.name.clone());
-        let directories: Vec<_> = self.issuers.directories().map(str::to_owned).collect();
-        let read =
-            blocking(move || dossier::read(&*store, &name, directories.iter().map(String::as_str)));
+        let held = self.dossier.at.iter().map(|known| known.certified.clone());
+        let held: Vec<_> = self.issuers.directories().map(str::to_owned).zip(held).collect();
+        let read = blocking(move || {
+            let held = held.iter().map(|(directory, held)| (directory.as_str(), held.as_ref()));
+            dossier::read_again(&*store, &name, held)
+        });
         match read.await {
             Ok(found) => {
                 for (known, found) in self.dossier.at.iter_mut().zip(found) {

@@ -82,6 +82,18 @@ pub fn read<'a>(
     directories.map(|directory| stored::read(store, directory, name)).collect()
 }
 
+/// Reads it again, at each issuer with the certificate that is held from there.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn read_again<'a>(
+    store: &dyn Store,
+    name: &ServerName,
+    held: impl Iterator<Item = (&'a str, Option<&'a Arc<Certified>>)>,
+) -> io::Result<Vec<Known>> {
+    held.map(|(directory, held)| stored::read_again(store, directory, name, held)).collect()
+}
+
 /// Takes in what the store says now: it counts, unless it could not take what we know.
 pub fn take_in(known: &mut Known, found: Known) {
     let since = |known: &Known| known.certified.as_ref().map(|one| one.not_before);

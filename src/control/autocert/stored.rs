@@ -72,24 +72,40 @@ impl Known {
     /// # Errors
     /// Why it cannot be served.
     pub fn take(&mut self, name: &ServerName, certificate: Certificate) -> Result<(), String> {
-        let certified = check(&self.record.issuer, name, &certificate)?;
+        self.take_unless_held(name, certificate, None)
+    }
+
+    fn take_unless_held(
+        &mut self,
+        name: &ServerName,
+        certificate: Certificate,
+        held: Option<&Arc<Certified>>,
+    ) -> Result<(), String> {
+        let certified = check(&self.record.issuer, name, &certificate, held)?;
         self.record.certificate = Some(certificate);
-        self.certified = Some(Arc::new(certified));
+        self.certified = Some(certified);
         Ok(())
     }
 }
 
-/// Checks a certificate of this issuer for this name.
-fn check(issuer: &str, name: &ServerName, certificate: &Certificate) -> Result<Certified, String> {
+/// Checks a certificate of this issuer for this name, unless it is the one that is held.
+fn check(
+    issuer: &str,
+    name: &ServerName,
+    certificate: &Certificate,
+    held: Option<&Arc<Certified>>,
+) -> Result<Arc<Certified>, String> {
+    let (chain, private_key) = (certificate.chain.as_bytes(), certificate.private_key.as_bytes());
+    if let Some(held) = held.filter(|held| held.is_from(chain, private_key)) {
+        return Ok(held.clone());
+    }
     let source = Source::Issued { issuer: issuer.into() };
-    let chain = certificate.chain.as_bytes();
-    let certified = certify(chain, certificate.private_key.as_bytes(), source)
-        .map_err(|refused| refused.to_string())?;
+    let certified = certify(chain, private_key, source).map_err(|refused| refused.to_string())?;
     if !certified.patterns.contains(&Pattern::Exact(name.clone())) {
         let names: Vec<_> = certified.patterns.iter().map(ToString::to_string).collect();
         return Err(format!("the certificate is for {}, not for {name}", names.join(", ")));
     }
-    Ok(certified)
+    Ok(Arc::new(certified))
 }
 
 /// Reads what the store knows of a name. Of two certificates that can be served the one that was issued
@@ -98,6 +114,20 @@ fn check(issuer: &str, name: &ServerName, certificate: &Certificate) -> Result<C
 /// # Errors
 /// If the store cannot be read; then nothing is known, and nothing may be concluded from that.
 pub fn read(store: &dyn Store, issuer: &str, name: &ServerName) -> io::Result<Known> {
+    read_again(store, issuer, name, None)
+}
+
+/// Reads it as `read` does. `held` is what was read or taken before at this issuer for this name: where the
+/// bytes are still its own, it is not made and checked again.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn read_again(
+    store: &dyn Store,
+    issuer: &str,
+    name: &ServerName,
+    held: Option<&Arc<Certified>>,
+) -> io::Result<Known> {
     let issuer_key = layout::issuer_key(issuer);
     let text = name.as_str();
     let stored = store.get(&layout::record(&issuer_key, text))?;
@@ -108,14 +138,14 @@ pub fn read(store: &dyn Store, issuer: &str, name: &ServerName) -> io::Result<Kn
         certified: None,
     };
     if let Some(certificate) = known.record.certificate.take()
-        && let Err(_damaged) = known.take(name, certificate)
+        && let Err(_damaged) = known.take_unless_held(name, certificate, held)
     {
         known.unsettled = true;
     }
     let found = contents(store, &issuer_key, text)?;
     if let Some(mut certificate) = found.certificate()
         && known.record.certificate.as_ref().is_none_or(|ours| ours.chain != certificate.chain)
-        && let Ok(theirs) = check(issuer, name, &certificate)
+        && let Ok(theirs) = check(issuer, name, &certificate, held)
         && known.gives_way_to(&theirs)
     {
         // CertMagic keeps a window over a renewal until it asks again.
@@ -123,7 +153,7 @@ pub fn read(store: &dyn Store, issuer: &str, name: &ServerName) -> io::Result<Kn
         let renewal = certificate.renewal.take();
         certificate.renewal = renewal.filter(|found| Some(&found.id) == id.as_ref());
         known.record.certificate = Some(certificate);
-        known.certified = Some(Arc::new(theirs));
+        known.certified = Some(theirs);
         known.record.written = found.digests();
         known.unsettled = true;
     }
@@ -277,6 +307,17 @@ mod tests {
         let again = read(&store, CA, &name()).unwrap();
         assert_eq!((again.record, again.unsettled), (known.record, false));
         assert_eq!(list(&store), ["a.example.crt", "a.example.json", "a.example.key"]);
+    }
+
+    #[test]
+    fn what_is_held_already_is_not_made_again() {
+        let (_scratch, store) = ScratchStore::new("stored-again");
+        let held = committed(&store, "u1").certified.unwrap();
+        let again = |held| read_again(&store, CA, &name(), held).unwrap().certified.unwrap();
+        assert!(Arc::ptr_eq(&again(Some(&held)), &held));
+        assert!(!Arc::ptr_eq(&again(None), &held));
+        let newer = committed(&store, "u2").certified.unwrap();
+        assert_eq!(again(Some(&held)).identity(), newer.identity());
     }
 
     #[test]
