@@ -13,19 +13,19 @@ pub struct Limit {
     refill: Duration,
 }
 
-const fn minutes(count: u64) -> Duration {
-    Duration::from_secs(count * 60)
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
 }
+const WEEK: u64 = 7 * 24 * 3600;
 
-pub const ACCOUNTS: Limit = Limit { what: "new accounts", burst: 10, refill: minutes(18) };
-pub const ORDERS: Limit =
-    Limit { what: "new orders per account", burst: 300, refill: Duration::from_secs(36) };
+pub const ACCOUNTS: Limit = Limit { what: "new accounts", burst: 10, refill: seconds(18 * 60) };
+pub const ORDERS: Limit = Limit { what: "new orders per account", burst: 300, refill: seconds(36) };
 pub const EXACT_SET: Limit =
-    Limit { what: "certificates per exact set", burst: 5, refill: minutes(34 * 60) };
+    Limit { what: "certificates per exact set", burst: 5, refill: seconds(WEEK / 5) };
 pub const DOMAIN: Limit =
-    Limit { what: "certificates per registered domain", burst: 50, refill: minutes(202) };
+    Limit { what: "certificates per registered domain", burst: 50, refill: seconds(WEEK / 50) };
 pub const FAILED: Limit =
-    Limit { what: "failed validations per name", burst: 5, refill: minutes(12) };
+    Limit { what: "failed validations per name", burst: 5, refill: seconds(12 * 60) };
 
 /// How full each bucket was when it was last used.
 #[derive(Debug, Default)]
@@ -49,7 +49,15 @@ impl Buckets {
     }
 
     pub fn spend(&mut self, limit: Limit, key: &str, now: Moment) {
-        let level = self.level(limit, key, now) - 1.0;
+        self.change(limit, key, now, -1.0);
+    }
+
+    pub fn give_back(&mut self, limit: Limit, key: &str, now: Moment) {
+        self.change(limit, key, now, 1.0);
+    }
+
+    fn change(&mut self, limit: Limit, key: &str, now: Moment, by: f64) {
+        let level = self.level(limit, key, now) + by;
         self.0.insert((limit.what, key.to_owned()), (level, now));
     }
 }

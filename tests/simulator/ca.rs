@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use ringgate::clock::simulated::true_time;
 use ringgate::clock::{Moment, rfc3339};
+use ringgate::config::autocert::LETS_ENCRYPT;
 use ringgate::control::autocert::simulated::Trouble;
 use serde_json::{Value, json};
 
@@ -36,7 +37,10 @@ const BACKDATED: Duration = Duration::from_secs(3600);
 pub const REVOKED_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
 
 /// The part of the signatures that is checked, those of new accounts apart: all would be a sixth of the time.
-const CHECKED: f64 = 0.1;
+const CHECKED: f64 = 0.05;
+
+/// What all names are below.
+pub const DOMAIN: &str = "sim.example";
 
 /// What the CA asks for to see whether a name is its account's: kind, name, token, key authorization.
 pub type Probe = Arc<dyn Fn(&str, &str, &str, &str) -> Result<(), String> + Send + Sync>;
@@ -54,6 +58,7 @@ struct Order {
     name: String,
     replaces: Option<String>,
     is_exempt: bool,
+    is_new: bool,
     status: Status,
     expires: Moment,
     token: String,
@@ -100,6 +105,7 @@ pub struct Ca {
     number: usize,
     renewal_information: Option<Duration>,
     reuses_validations: bool,
+    limits_known: bool,
     state: Mutex<State>,
     sky: Arc<Sky>,
     checker: Arc<Checker>,
@@ -150,19 +156,28 @@ impl Ca {
             validated: BTreeMap::new(),
             buckets: Buckets::default(),
         };
-        let (renewal_information, reuses_validations) =
-            (setting.renewal_information, setting.reuses_validations);
-        let state = Mutex::new(state);
-        Self { number, renewal_information, reuses_validations, state, sky, checker, probe }
+        Self {
+            number,
+            renewal_information: setting.renewal_information,
+            reuses_validations: setting.reuses_validations,
+            limits_known: setting.limits_known,
+            state: Mutex::new(state),
+            sky,
+            checker,
+            probe,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The directory's URL.
-    pub fn directory_url(number: usize) -> String {
-        format!("https://ca{number}.sim/dir")
+    /// The directory's URL: that of Let's Encrypt where its limits are to be known.
+    pub fn directory_url(&self) -> String {
+        match self.limits_known && self.number == 0 {
+            true => LETS_ENCRYPT.into(),
+            false => self.url("directory"),
+        }
     }
 
     fn url(&self, path: &str) -> String {
@@ -277,7 +292,7 @@ impl Ca {
         let path = request.uri().path().trim_start_matches('/').to_owned();
         let (place, rest) = path.split_once('/').unwrap_or((&path, ""));
         match place {
-            "dir" => return self.directory(),
+            "directory" => return self.directory(),
             "nonce" => return Answer::json(200, json!({})),
             "ari" => return self.renewal_info(rest),
             _ => {}
@@ -421,8 +436,11 @@ impl Ca {
             let (start, end) = self.window(before, now);
             is_exempt = (start..=end).contains(&now);
         }
+        // The same names again are a renewal, which counts for the same names alone.
+        let is_new = !is_exempt && !state.issued.iter().any(|one| one.name == name);
         for (limit, key, exempt) in [
-            (buckets::ORDERS, account.to_string(), is_exempt),
+            (buckets::ORDERS, account.to_string(), !is_new),
+            (buckets::DOMAIN, DOMAIN.to_owned(), !is_new),
             (buckets::EXACT_SET, name.to_owned(), is_exempt),
             (buckets::FAILED, name.to_owned(), false),
         ] {
@@ -430,12 +448,10 @@ impl Ca {
                 return limited;
             }
         }
-        let is_first = !state.issued.iter().any(|one| one.name == name);
-        if is_first && let Some(limited) = self.limited(&state, buckets::DOMAIN, "sim.example") {
-            return limited;
-        }
-        if !is_exempt {
+        if is_new {
             state.buckets.spend(buckets::ORDERS, &account.to_string(), now);
+            // Stricter than Let's Encrypt, which counts what it has issued: orders placed together are as many.
+            state.buckets.spend(buckets::DOMAIN, DOMAIN, now);
         }
         let id = state.orders.len() as u64 + 1;
         let open = state.orders.iter().rev().find(|(_, order)| {
@@ -456,6 +472,7 @@ impl Ca {
             name: name.to_owned(),
             replaces: replaces.clone(),
             is_exempt,
+            is_new,
             status: if is_validated { Status::Ready } else { Status::Pending },
             expires: now.plus(if is_short { SHORT_ORDER_LIFE } else { ORDER_LIFE }),
             token: format!("token-{}-{id}-{:016x}", self.number, state.dice.next()),
@@ -611,9 +628,11 @@ impl Ca {
             }
             Err((error, detail)) => {
                 state.buckets.spend(buckets::FAILED, &name, now);
-                if let Some(order) = state.orders.get_mut(&id) {
-                    order.status = Status::Invalid;
-                    order.error = Some(problem(403, error, detail).body);
+                let Some(order) = state.orders.get_mut(&id) else { return };
+                order.status = Status::Invalid;
+                order.error = Some(problem(403, error, detail).body);
+                if order.is_new {
+                    state.buckets.give_back(buckets::DOMAIN, DOMAIN, now);
                 }
             }
         }
@@ -638,7 +657,6 @@ impl Ca {
             };
             if !exempt {
                 state.buckets.spend(buckets::EXACT_SET, &name, now);
-                state.buckets.spend(buckets::DOMAIN, "sim.example", now);
             }
             let takes = match is_slow {
                 true => state.dice.between(Duration::from_secs(30), Duration::from_secs(900)),

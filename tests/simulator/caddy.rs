@@ -43,7 +43,7 @@ async fn look(
     name: &ServerName,
     dice: &mut Dice,
 ) -> std::io::Result<()> {
-    let issuer_key = layout::issuer_key(&Ca::directory_url(0));
+    let issuer_key = layout::issuer_key(&ca.directory_url());
     let files = layout::triple(&issuer_key, name.as_str());
     let now = Moment::now();
     let dates = |store: &dyn Store| Ok(store.get(&files.chain)?.and_then(|chain| dates_of(&chain)));
@@ -71,8 +71,8 @@ async fn look(
         && let Some(csr) = request(&key, name, false)
         && let Some((chain, url)) = ca.issue_to_caddy(&csr, name.as_str())
     {
-        let ca = Ca::directory_url(0);
-        let metadata = json!({ "sans": [name.as_str()], "issuer_data": { "url": url, "ca": ca } });
+        let issuer = json!({ "url": url, "ca": ca.directory_url() });
+        let metadata = json!({ "sans": [name.as_str()], "issuer_data": issuer });
         let contents = [key.into_bytes(), chain.into_bytes(), metadata.to_string().into_bytes()];
         let files = [&files.private_key, &files.chain, &files.metadata];
         for (file, content) in files.into_iter().zip(contents) {

@@ -143,7 +143,7 @@ fn find(mutants: &[(&str, Mutant)], first: u64, seeds: u64, length: Duration) ->
         match runs.failed {
             Some((story, broken)) => {
                 let needed = story.seed - first + 1;
-                println!("mutant {name:<24} found by seed {needed:>4}: {}", broken.what);
+                println!("mutant {name:<24} found after {needed:>4} seeds: {}", broken.what);
             }
             None => {
                 println!("mutant {name:<24} NOT FOUND in {seeds} seeds");

@@ -50,7 +50,7 @@ impl Node {
         published: Published,
     ) -> Self {
         let life = Arc::new(Life::default());
-        let settings = settings(cas.len());
+        let settings = settings(cas);
         let store: Arc<dyn Store> = Arc::new(store.seen_by(life.clone()));
         let names = stored_names(&*store, &settings, names.to_vec(), &mut Vec::new());
         let issuer = |(issuer, ca): (&IssuerConfig, &Arc<Ca>)| {
@@ -116,9 +116,9 @@ fn chosen(issuing: &Issuing) -> HashMap<Pattern, CertificateChoice> {
     choices(&all, &[], Moment::now())
 }
 
-fn settings(cas: usize) -> Autocert {
-    let issuer = |number| IssuerConfig {
-        directory: Ca::directory_url(number),
+fn settings(cas: &[Arc<Ca>]) -> Autocert {
+    let issuer = |ca: &Arc<Ca>| IssuerConfig {
+        directory: ca.directory_url(),
         email: None,
         external_account: None,
         trusted_ca: TrustedCa::None,
@@ -126,7 +126,7 @@ fn settings(cas: usize) -> Autocert {
         test_directory: None,
     };
     Autocert {
-        issuers: (0..cas).map(issuer).collect(),
+        issuers: cas.iter().map(issuer).collect(),
         must_staple: false,
         dir: "/simulated".into(),
         hosts: Vec::new(),

@@ -113,8 +113,9 @@ pub fn tell(story: &Story, broken: &Broken) -> String {
         None => "without renewal information".to_owned(),
     };
     let caddy = if setting.has_caddy { " and a Caddy" } else { "" };
+    let limits = if setting.limits_known { ", limits known" } else { "" };
     let mut told = format!(
-        "seed {}: {} CA(s), {} name(s), {} node(s){caddy}, certificates of {}, {windows}\n",
+        "seed {}: {} CA(s), {} name(s), {} node(s){caddy}, certificates of {}{limits}, {windows}\n",
         story.seed,
         setting.cas,
         setting.names,

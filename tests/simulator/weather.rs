@@ -32,6 +32,8 @@ pub struct Setting {
     pub renewal_information: Option<Duration>,
     /// For how long the CA believes a validation.
     pub reuses_validations: bool,
+    /// The first CA is one whose limits ringgate knows, and keeps to before it is refused.
+    pub limits_known: bool,
 }
 
 /// One thing that goes wrong, or one that changes.
@@ -150,6 +152,10 @@ const LIFETIMES: [Duration; 5] = [
     DAY.saturating_mul(6),
 ];
 
+/// More names than Let's Encrypt gives certificates below one domain at once, until the first of them are renewed.
+const CROWD: usize = 58;
+const CROWD_LENGTH: Duration = DAY.saturating_mul(100);
+
 /// How many events a year has, about.
 const EVENTS_A_YEAR: f64 = 18.0;
 
@@ -157,7 +163,7 @@ impl Story {
     /// The story of a seed.
     pub fn of(seed: u64, length: Duration) -> Self {
         let mut dice = Dice::new(seed, 1);
-        let setting = Setting {
+        let mut setting = Setting {
             length,
             cas: dice.pick(&[1, 1, 2]),
             names: dice.pick(&[1, 1, 1, 1, 1, 2, 2, 2, 4]),
@@ -168,6 +174,7 @@ impl Story {
                 .chance(0.6)
                 .then(|| dice.pick(&[hours(6), DAY, DAY, DAY.saturating_mul(2)])),
             reuses_validations: dice.chance(0.5),
+            limits_known: false,
         };
         let years = length.as_secs_f64() / (365.0 * DAY.as_secs_f64());
         // Some worlds are calm, some are not.
@@ -189,6 +196,14 @@ impl Story {
             events.extend(weekly_outage(&mut dice, &setting));
         }
         events.sort_by_key(|event| event.at);
+        let mut dice = Dice::new(seed, 5);
+        setting.limits_known = dice.chance(0.4);
+        if setting.limits_known && dice.chance(0.06) {
+            setting.names = CROWD;
+            setting.has_caddy = false;
+            setting.length = length.min(CROWD_LENGTH);
+            setting.lifetime = DAY * 90;
+        }
         Self { seed, setting, events }
     }
 }

@@ -14,7 +14,7 @@ use ringgate::name::ServerName;
 use ringgate::snapshot::Cell;
 use tokio::sync::mpsc;
 
-use crate::ca::{Ca, Probe};
+use crate::ca::{Ca, DOMAIN, Probe};
 use crate::caddy;
 use crate::checker::{Broken, Checker};
 use crate::dice::Dice;
@@ -88,11 +88,14 @@ impl<'a> World<'a> {
             Arc::new(Ca::new(number, story.seed, &story.setting, sky.clone(), checker, probe))
         };
         let cas = skies.iter().enumerate().map(ca).collect();
-        let name = |number| ServerName::parse(&format!("n{number}.sim.example")).expect("a name");
+        let name = |number| ServerName::parse(&format!("n{number}.{DOMAIN}")).expect("a name");
+        let mut names: Vec<_> = (0..story.setting.names).map(name).collect();
+        // As ringgate takes them from its routes.
+        names.sort_unstable();
         let (died, deaths) = mpsc::unbounded_channel();
         Self {
             story,
-            names: (0..story.setting.names).map(name).collect(),
+            names,
             store: Shared::new(checker.clone()),
             checker,
             skies,

@@ -20,6 +20,9 @@ const MOST: usize = 900;
 /// by a clock that has been set back since, and says nothing.
 const SKEW: Duration = Duration::from_secs(3600);
 
+/// An order is counted at the latest moment at which it reaches its issuer: that gives back by its own count.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
+
 /// What has been used, by what is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
@@ -179,7 +182,7 @@ fn span(bucket: Bucket) -> Duration {
 
 /// When a bucket is full, as far as that can be believed.
 fn believed(bucket: Bucket, full: Option<Moment>, now: Moment) -> Moment {
-    let empty = now.plus(span(bucket));
+    let empty = now.plus(ARRIVES_WITHIN).plus(span(bucket));
     match full {
         Some(full) if full > empty.plus(SKEW) => now,
         Some(full) => full.clamp(now, empty),
@@ -193,8 +196,9 @@ fn free_at(bucket: Bucket, full: Option<&Moment>, now: Moment) -> Moment {
 }
 
 fn taken(bucket: Bucket, full: Option<Moment>, now: Moment) -> Moment {
-    let full = believed(bucket, full, now).plus(bucket.refill);
-    full.min(now.plus(span(bucket)))
+    let arrives = now.plus(ARRIVES_WITHIN);
+    let full = believed(bucket, full, now).max(arrives).plus(bucket.refill);
+    full.min(arrives.plus(span(bucket)))
 }
 
 fn given_back(bucket: Bucket, full: Option<Moment>, now: Moment) -> Moment {
@@ -263,8 +267,8 @@ mod tests {
             budget.take(limits(), &order, NOW);
         }
         let refill = limits().same_names.refill;
-        assert_eq!(budget.free_at(limits(), &order, NOW), NOW.plus(refill));
-        let then = NOW.plus(refill);
+        let then = NOW.plus(ARRIVES_WITHIN).plus(refill);
+        assert_eq!(budget.free_at(limits(), &order, NOW), then);
         assert_eq!(budget.free_at(limits(), &order, then), then);
         budget.take(limits(), &order, then);
         assert_eq!(budget.free_at(limits(), &order, then), then.plus(refill));
@@ -272,7 +276,8 @@ mod tests {
         let before = NOW.minus(9000 * HOUR);
         assert_eq!(budget.free_at(limits(), &order, before), before);
         let earlier = then.minus(HOUR / 2);
-        assert_eq!(budget.free_at(limits(), &order, earlier), earlier.plus(refill));
+        let again = earlier.plus(ARRIVES_WITHIN).plus(refill);
+        assert_eq!(budget.free_at(limits(), &order, earlier), again);
     }
 
     #[test]
@@ -285,8 +290,9 @@ mod tests {
             budget.fail(limits(), &order, NOW);
             budget.give_back_certificate(limits(), &order, NOW);
         }
-        assert_eq!(budget.free_at(limits(), &order, NOW), NOW.plus(limits().failed.refill));
-        let later = NOW.plus(HOUR);
+        let free = NOW.plus(ARRIVES_WITHIN).plus(limits().failed.refill);
+        assert_eq!(budget.free_at(limits(), &order, NOW), free);
+        let later = NOW.plus(ARRIVES_WITHIN).plus(HOUR);
         assert_eq!(budget.free_at(limits(), &order, later), later);
         budget.tidy(NOW);
         assert_eq!((budget.names.len(), budget.domains.len(), budget.failed.len()), (0, 0, 1));
@@ -311,7 +317,8 @@ mod tests {
         assert_eq!(budget.names.len(), MOST);
         // The fullest went first.
         let refill = limits().same_names.refill;
-        assert!(budget.names.values().all(|full| *full == NOW.plus(refill * 3)));
+        let full = NOW.plus(ARRIVES_WITHIN).plus(refill * 3);
+        assert!(budget.names.values().all(|found| *found == full));
         assert!(budget.encode().len() < 1 << 20, "{}", budget.encode().len());
         assert_eq!(Budget::decode(&budget.encode()), Some(budget));
     }
@@ -326,7 +333,7 @@ mod tests {
                 now = now.plus(Duration::from_secs(pause));
                 let order = order(names[name], Counts::New);
                 let free = budget.free_at(limits(), &order, now);
-                prop_assert!(free >= now && free <= now.plus(Duration::from_secs(7 * 24 * 3600)));
+                prop_assert!(free >= now && free <= now.plus(ARRIVES_WITHIN).plus(Duration::from_secs(7 * 24 * 3600)));
                 if free == now {
                     budget.take(limits(), &order, now);
                     if fails {

@@ -36,11 +36,15 @@ pub enum Mutant {
     AccountForgotten,
     /// Pauses after failures double without end.
     BackoffUnbounded,
+    /// Limits that are known are not kept to.
+    BudgetForgotten,
+    /// What is used of them is not kept in the store.
+    BudgetUnstored,
 }
 
 /// All of them, by the names that the simulator's command line takes.
 #[cfg(feature = "simulation")]
-pub const ALL: [(&str, Mutant); 15] = [
+pub const ALL: [(&str, Mutant); 17] = [
     ("no-jitter", Mutant::NoJitter),
     ("backoff-forgotten", Mutant::BackoffForgotten),
     ("replaces-kept", Mutant::ReplacesKept),
@@ -56,6 +60,8 @@ pub const ALL: [(&str, Mutant); 15] = [
     ("not-stored", Mutant::NotStored),
     ("account-forgotten", Mutant::AccountForgotten),
     ("backoff-unbounded", Mutant::BackoffUnbounded),
+    ("budget-forgotten", Mutant::BudgetForgotten),
+    ("budget-unstored", Mutant::BudgetUnstored),
 ];
 
 #[cfg(feature = "simulation")]

@@ -50,15 +50,16 @@ pub enum Basis {
 
 /// When the certificate is renewed.
 pub fn renewed_at(validity: &Validity, renewal: Option<&Renewal>) -> (Moment, Basis) {
-    match renewal {
-        Some(renewal) => {
-            let last = last_resort(validity);
-            if renewal.selected <= last || mutant(Mutant::WindowTrusted) {
-                (renewal.selected, Basis::Window)
-            } else {
-                (last, Basis::LastResort)
-            }
+    let last = last_resort(validity);
+    match renewal.map(|renewal| renewal.selected) {
+        Some(selected) if selected <= last || mutant(Mutant::WindowTrusted) => {
+            (selected, Basis::Window)
         }
+        // When it is over there is nothing to renew: whoever says so says nothing.
+        Some(selected) if selected >= validity.not_after => {
+            (by_lifetime(validity), Basis::Lifetime)
+        }
+        Some(_) => (last, Basis::LastResort),
         None => (by_lifetime(validity), Basis::Lifetime),
     }
 }
@@ -148,6 +149,8 @@ mod tests {
         assert_eq!(renewed_at(&validity, Some(&revoked)), (revoked.selected, Basis::Window));
         let late = renewal(NOW.plus(89 * DAY));
         assert_eq!(renewed_at(&validity, Some(&late)), (NOW.plus(81 * DAY), Basis::LastResort));
+        let beyond = renewal(NOW.plus(90 * DAY));
+        assert_eq!(renewed_at(&validity, Some(&beyond)), renewed_at(&validity, None));
     }
 
     proptest! {
