@@ -3,6 +3,7 @@
 //! A certified key is read and issued without a staple; it is dressed with one when it is published. So
 //! whatever replaces it is judged by what it is, and a staple goes with the certificate that it is for.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub struct Stapling {
     /// What the means were made of.
     settings: Option<(config::stapling::Stapling, Vec<u8>)>,
     shown: HashMap<Identity, Shown>,
+    /// Changes whenever all certificates are taken: tells those that are there from those that were.
+    turn: bool,
     outgoing: Outgoing,
     /// Names of what is outgoing no more, until somebody chooses anew what serves them.
     freed: HashSet<Pattern>,
@@ -54,6 +57,8 @@ struct Shown {
     plain: Arc<Certified>,
     dressed: Arc<Certified>,
     state: State,
+    /// When it was last there.
+    turn: bool,
 }
 
 /// What the keeper's news change in what is served.
@@ -92,32 +97,48 @@ impl Stapling {
         now: Moment,
     ) {
         self.outgoing.adopt(all);
-        let outgoing = self.outgoing.kept().to_vec();
-        let watched: HashMap<Identity, &Arc<Certified>> = outgoing
-            .iter()
-            .chain(all)
-            .filter(|certified| is_watched(certified))
-            .map(|certified| (certified.identity(), certified))
-            .collect();
         self.is_on = settings.is_some();
-        self.configure(settings.filter(|_| !watched.is_empty()), roots);
-        let is_gone = |identity: &&Identity| !watched.contains_key(identity);
-        let gone: Vec<Identity> = self.shown.keys().filter(is_gone).copied().collect();
-        for identity in &gone {
-            self.shown.remove(identity);
-        }
-        let is_new = |(identity, certified): &(&Identity, &&Arc<Certified>)| {
-            let before = self.shown.get(identity);
-            before.is_none_or(|before| before.plain.key.ocsp != certified.key.ocsp)
-        };
-        let new: Vec<Arc<Certified>> =
-            watched.iter().filter(is_new).map(|(_, certified)| (*certified).clone()).collect();
+        let any = self.outgoing.kept().iter().chain(all).any(|one| is_watched(one));
+        self.configure(settings.filter(|_| any), roots);
+        let (new, gone) = self.compare(all);
         let new = self.look_at(new, occasion, now);
         let again = matches!(occasion, Occasion::Beginning { .. });
         if self.means.is_some() && (again || !gone.is_empty() || !new.is_empty()) {
             self.send(Watch { gone, new, again });
         }
         self.prune(now);
+    }
+
+    /// Takes what is to be watched now. Returns those that are new and those that are gone; costs a look at each
+    /// and nothing else for those that are neither.
+    fn compare(&mut self, all: &[Arc<Certified>]) -> (Vec<Arc<Certified>>, Vec<Identity>) {
+        self.turn = !self.turn;
+        let (mut new, mut there) = (Vec::new(), 0);
+        for plain in self.outgoing.kept().iter().chain(all).filter(|one| is_watched(one)) {
+            let turn = self.turn;
+            match self.shown.entry(plain.identity()) {
+                // The same bytes twice are one.
+                Entry::Occupied(shown) if shown.get().turn == turn => continue,
+                Entry::Occupied(mut shown) => {
+                    shown.get_mut().turn = turn;
+                    if shown.get().plain.key.ocsp != plain.key.ocsp {
+                        new.push(plain.clone());
+                    }
+                }
+                Entry::Vacant(place) => {
+                    let (plain, dressed) = (plain.clone(), plain.clone());
+                    new.push(plain.clone());
+                    place.insert(Shown { plain, dressed, state: State::None, turn });
+                }
+            }
+            there += 1;
+        }
+        let mut gone = Vec::new();
+        if there < self.shown.len() {
+            let turn = self.turn;
+            gone.extend(self.shown.extract_if(|_, shown| shown.turn != turn).map(|(who, _)| who));
+        }
+        (new, gone)
     }
 
     fn configure(&mut self, settings: Option<&config::stapling::Stapling>, roots: &[u8]) {
@@ -161,7 +182,8 @@ impl Stapling {
                 let good = staple.as_ref().map(|staple| staple.good);
                 let dressed = dressed(&plain, staple.map(|staple| staple.der));
                 let watched = Watched { certified: plain.clone(), good, state: state.clone() };
-                self.shown.insert(plain.identity(), Shown { plain, dressed, state });
+                let turn = self.turn;
+                self.shown.insert(plain.identity(), Shown { plain, dressed, state, turn });
                 watched
             })
             .collect()
@@ -496,6 +518,33 @@ mod tests {
     }
 
     #[test]
+    fn each_is_new_once_however_often_it_is_there_and_what_is_gone_is_forgotten() {
+        let (scratch, authority) = (Scratch::new("stapling-all"), Authority::new("all"));
+        let (now, settings) = (Moment::now(), settings(&scratch));
+        let (one, other) = (certified(&authority, true), certified(&authority, true));
+        let again = stapled(&authority, &one, now);
+        let mut stapling = Stapling::default();
+        for (all, new, gone) in [
+            (vec![&one, &again, &other], 2, 0),
+            (vec![&one, &again, &other], 0, 0),
+            (vec![&one, &again], 0, 1),
+            (vec![&again, &other], 2, 0),
+            (vec![&other], 0, 1),
+        ] {
+            let all: Vec<_> = all.into_iter().cloned().collect();
+            stapling.unsent.clear();
+            stapling.adopt(Some(&settings), b"", &all, Occasion::Change, now);
+            let sent = stapling.unsent.pop();
+            let counts = sent.map_or((0, 0), |sent| (sent.new.len(), sent.gone.len()));
+            assert_eq!(counts, (new, gone));
+            assert_eq!(
+                stapling.shown.len(),
+                all.iter().map(|one| one.identity()).collect::<HashSet<_>>().len()
+            );
+        }
+    }
+
+    #[test]
     fn what_was_said_before_it_is_turned_off_is_not_stapled_after() {
         let (scratch, authority) = (Scratch::new("stapling-off"), Authority::new("off"));
         let (now, settings) = (Moment::now(), settings(&scratch));
@@ -519,7 +568,8 @@ mod tests {
             stapling.adopt(Some(&settings), b"", from_ref(&one), Occasion::Change, now);
             // Not watched unless it names somebody.
             if !must_staple {
-                let shown = Shown { plain: one.clone(), dressed: one.clone(), state: State::None };
+                let (plain, dressed, turn) = (one.clone(), one.clone(), stapling.turn);
+                let shown = Shown { plain, dressed, state: State::None, turn };
                 stapling.shown.insert(one.identity(), shown);
             }
             let mut after = |der: Option<u8>| {
