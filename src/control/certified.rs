@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,10 +76,25 @@ impl Source {
     }
 }
 
-/// A chain with its private key and what it is good for.
+/// A chain with its private key and what it is good for. With another staple it is the same but for its key, so
+/// all else is shared.
 #[derive(Clone, Debug)]
 pub struct Certified {
     pub key: Arc<CertifiedKey>,
+    pub(super) about: Arc<About>,
+}
+
+impl Deref for Certified {
+    type Target = About;
+
+    fn deref(&self) -> &About {
+        &self.about
+    }
+}
+
+/// What does not change with the staple.
+#[derive(Clone, Debug)]
+pub struct About {
     pub kind: KeyKind,
     /// The leaf's DNS names and IP addresses, sorted; at least one.
     pub patterns: Vec<Pattern>,
@@ -120,7 +136,7 @@ impl Certified {
 
     /// What is to be said of the dates: over, not begun, or over within a week.
     pub fn note_of_dates(&self, now: Moment) -> Option<Note> {
-        let Self { not_before, not_after, .. } = self;
+        let About { not_before, not_after, .. } = &**self;
         let (chain, names) = (self.source.chain(), self.names());
         if now > *not_after {
             Some(Note::new(
@@ -241,8 +257,8 @@ pub fn certify(chain_pem: &[u8], key_pem: &[u8], source: Source) -> Result<Certi
     chain.extend(issuers.iter().map(|der| CertificateDer::from(intern(der))));
     let validity = leaf.validity();
     let unsent = certificates.get(1).filter(|_| issuers.is_empty());
-    Ok(Certified {
-        key: Arc::new(CertifiedKey::new(chain, Arc::new(LazyPrivateKey::new(kind, key)))),
+    let key = Arc::new(CertifiedKey::new(chain, Arc::new(LazyPrivateKey::new(kind, key))));
+    let about = About {
         kind,
         patterns,
         not_before: Moment::from_unix_seconds(validity.not_before.timestamp()),
@@ -253,7 +269,8 @@ pub fn certify(chain_pem: &[u8], key_pem: &[u8], source: Source) -> Result<Certi
         unsent_issuer: unsent.map(|root| intern(root.as_raw())),
         chain_hash: fnv1a(chain_pem),
         digest: digest_of(chain_pem, key_pem),
-    })
+    };
+    Ok(Certified { key, about: Arc::new(about) })
 }
 
 fn digest_of(chain_pem: &[u8], key_pem: &[u8]) -> [u8; 32] {

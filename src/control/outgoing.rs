@@ -92,7 +92,7 @@ mod tests {
         let make = |names: &[&str]| issuer.certified(names, NOW.plus(DAY));
         let old = Arc::new(make(&["a.example", "b.example"]));
         let mut new = make(&["a.example"]);
-        new.named.must_staple = true;
+        Arc::make_mut(&mut new.about).named.must_staple = true;
         let (new, other) = (Arc::new(new), Arc::new(make(&["c.example"])));
         let (yes, no) = (|_: &Arc<Certified>| true, |_: &Arc<Certified>| false);
         let lacks = |one: &Arc<Certified>| one.named.must_staple;

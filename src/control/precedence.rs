@@ -312,9 +312,9 @@ mod tests {
         let span = DAY * days.unsigned_abs();
         let not_after = if days < 0 { NOW.minus(span) } else { NOW.plus(span) };
         let mut certified = issuer.certified(names, not_after);
-        certified.kind = kind;
+        Arc::make_mut(&mut certified.about).kind = kind;
         if !by_hand {
-            certified.source = Source::LocalCa;
+            Arc::make_mut(&mut certified.about).source = Source::LocalCa;
         }
         Arc::new(certified)
     }
@@ -345,7 +345,7 @@ mod tests {
     /// `lacks`: it must have a staple, and has none.
     fn made(issuer: &Issuer, names: &[&str], lacks: bool, days: u32) -> Arc<Certified> {
         let mut certified = issuer.certified(names, NOW.plus(days * DAY));
-        certified.named.must_staple = lacks;
+        Arc::make_mut(&mut certified.about).named.must_staple = lacks;
         Arc::new(certified)
     }
 
@@ -407,7 +407,8 @@ mod tests {
         let issuer = Issuer::new("covered");
         let wildcard = Arc::new(issuer.certified(&["*.example"], NOW.plus(DAY)));
         let mut issued = issuer.certified(&["a.example"], NOW.plus(60 * DAY));
-        issued.source = Source::Issued { issuer: "https://ca.example/dir".into() };
+        Arc::make_mut(&mut issued.about).source =
+            Source::Issued { issuer: "https://ca.example/dir".into() };
         let all = [wildcard, Arc::new(issued)];
         let patterns = HashSet::from([pattern("a.example")]);
         let some = |all| choices_for(&patterns, all, &[], Arc::clone, NOW).remove(0).1;

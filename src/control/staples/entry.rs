@@ -7,8 +7,6 @@ use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::certified::Certified;
 use super::plan::{Facts, Known, Plan, dropped_at, plan};
-use super::pointers::Pointers;
-use super::responders::place_of;
 use super::response::{Bad, Good};
 use super::state::State;
 
@@ -17,36 +15,83 @@ pub struct Entry {
     pub certified: Arc<Certified>,
     pub good: Option<Good>,
     pub fetched: Option<Moment>,
-    pub attempts: Attempts,
     pub state: State,
-    /// As of when its issuer has said that it is revoked, whatever it says since.
-    pub revoked: Option<Moment>,
     /// Where its first responder is; empty if it names none.
-    pub place: String,
+    pub place: Arc<str>,
     /// When to decide again; `None` while it waits for its responder or for the answer.
     pub due: Option<Moment>,
-    /// The last complaint, so that it is told once.
-    pub said: Option<String>,
+    /// Few of many have any.
+    trouble: Option<Box<Trouble>>,
 }
 
+/// What has gone wrong.
+#[derive(Default, PartialEq)]
+struct Trouble {
+    attempts: Attempts,
+    /// As of when its issuer has said that it is revoked, whatever it says since.
+    revoked: Option<Moment>,
+    /// The last complaint, so that it is told once.
+    said: Option<String>,
+}
+
+static NO_FAILURES: Attempts = Attempts { failures: 0, validations: 0, last: None, since: None };
+
 impl Entry {
-    pub fn new(certified: Arc<Certified>, good: Option<Good>, state: State) -> Self {
-        let leaf = certified.key.cert.first();
-        let responders = leaf.map(|leaf| Pointers::of_der(leaf).responders).unwrap_or_default();
-        Self {
-            good,
-            fetched: None,
-            attempts: Attempts::default(),
-            revoked: match state {
-                State::Revoked(revoked) => Some(revoked.as_of),
-                _ => None,
-            },
-            state,
-            place: responders.first().map(|url| place_of(url)).unwrap_or_default(),
-            due: None,
-            said: None,
-            certified,
+    /// `place` is where its first responder is.
+    pub fn new(
+        certified: Arc<Certified>,
+        place: Arc<str>,
+        good: Option<Good>,
+        state: State,
+    ) -> Self {
+        let mut entry =
+            Self { good, fetched: None, place, due: None, trouble: None, certified, state };
+        if let State::Revoked(revoked) = entry.state {
+            entry.trouble().revoked = Some(revoked.as_of);
         }
+        entry
+    }
+
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+
+    fn attempts(&self) -> &Attempts {
+        self.trouble.as_ref().map_or(&NO_FAILURES, |trouble| &trouble.attempts)
+    }
+
+    /// What failed last.
+    pub fn last_failure(&self) -> Option<&str> {
+        self.attempts().last.as_ref().map(|last| last.what.as_str())
+    }
+
+    fn forgive(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.attempts = Attempts::default();
+        }
+        self.tidy();
+    }
+
+    /// A complaint about it. Returns whether it is news.
+    pub fn complain(&mut self, what: &str) -> bool {
+        self.trouble().said.replace(what.to_owned()).as_deref() != Some(what)
+    }
+
+    /// There is nothing to complain about. Returns whether there was.
+    pub fn hush(&mut self) -> bool {
+        let said = self.trouble.as_mut().and_then(|trouble| trouble.said.take());
+        self.tidy();
+        said.is_some()
+    }
+
+    fn tidy(&mut self) {
+        self.trouble.take_if(|trouble| **trouble == Trouble::default());
+    }
+
+    /// An operator has reloaded.
+    pub fn again(&mut self) {
+        self.hush();
+        self.forgive();
     }
 
     pub fn plan(&self, now: Moment) -> Plan {
@@ -55,14 +100,15 @@ impl Entry {
             fetched: self.fetched,
             can_ask: !self.place.is_empty(),
             must_staple: self.certified.named.must_staple && !self.is_revoked(),
-            attempts: &self.attempts,
+            attempts: self.attempts(),
             seed: self.certified.identity().seed(),
         };
         plan(&facts, now)
     }
 
     pub fn known(&self) -> Known {
-        Known { standing: self.good, revoked: self.revoked }
+        let revoked = self.trouble.as_ref().and_then(|trouble| trouble.revoked);
+        Known { standing: self.good, revoked }
     }
 
     fn is_revoked(&self) -> bool {
@@ -82,14 +128,14 @@ impl Entry {
     pub fn take(&mut self, good: Good, fetched: Option<Moment>) {
         self.good = Some(good);
         self.fetched = fetched;
-        self.attempts = Attempts::default();
+        self.forgive();
         self.state = State::Good { until: good.until };
     }
 
     /// Takes that nobody has anything better than what stands.
     pub fn keep_standing(&mut self, now: Moment) {
         self.fetched = Some(now);
-        self.attempts = Attempts::default();
+        self.forgive();
     }
 
     /// Counts a failure. What stands is served on, unless the certificate is revoked.
@@ -98,13 +144,21 @@ impl Entry {
         if self.good.is_none() && !self.is_revoked() {
             self.state = State::Refused(what.clone());
         }
-        self.attempts.count(Failure { at: now, class, what, remedy: None, not_before, settings });
+        self.trouble().attempts.count(Failure {
+            at: now,
+            class,
+            what,
+            remedy: None,
+            not_before,
+            settings,
+        });
     }
 
     /// Takes that there is nothing to staple, for this reason. Returns whether something was.
     pub fn drop_staple(&mut self, state: State) -> bool {
         if let State::Revoked(revoked) = &state {
-            self.revoked = self.revoked.max(Some(revoked.as_of));
+            let trouble = self.trouble();
+            trouble.revoked = trouble.revoked.max(Some(revoked.as_of));
         }
         self.state = state;
         self.fetched = None;

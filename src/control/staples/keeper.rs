@@ -79,7 +79,7 @@ pub(super) struct Keeper {
     pub(super) means: Means,
     commands: mpsc::UnboundedReceiver<Watch>,
     news: mpsc::UnboundedSender<News>,
-    entries: HashMap<Identity, Entry>,
+    entries: HashMap<Identity, Box<Entry>>,
     pub(super) lists: HashMap<Arc<str>, WatchedList>,
     pub(super) due: BTreeSet<(Moment, Task)>,
     responders: Responders,
@@ -91,7 +91,7 @@ pub(super) struct Keeper {
     told_unstored: Told,
     pub(super) working: JoinSet<Done>,
     /// Whose work each is, with the place of its responder, for the case that it panics.
-    pub(super) workers: HashMap<task::Id, (Task, String)>,
+    pub(super) workers: HashMap<task::Id, (Task, Arc<str>)>,
     looked: Moment,
 }
 
@@ -140,7 +140,8 @@ impl Keeper {
                 Some(done) = self.working.join_next_with_id() => match done {
                     Ok((id, done)) => {
                         let work = self.workers.remove(&id);
-                        self.finish(done, work.map(|(_, place)| place).unwrap_or_default());
+                        let place = work.as_ref().map(|(_, place)| &**place);
+                        self.finish(done, place.unwrap_or_default());
                     }
                     Err(panicked) => self.survive(&panicked),
                 },
@@ -157,6 +158,7 @@ impl Keeper {
                 list.remove(&identity);
             }
         }
+        self.entries.reserve(new.len());
         for Watched { certified, good, state } in new {
             let identity = certified.identity();
             let named = certified.named;
@@ -166,10 +168,13 @@ impl Keeper {
             // It may have been there with another staple by hand.
             self.forget(identity);
             if named.responder || good.is_some() {
-                self.entries.insert(identity, Entry::new(certified, good, state));
+                let place = self.responders.place_of(&certified);
+                let entry = Entry::new(certified, place, good, state);
+                self.entries.insert(identity, Box::new(entry));
                 self.decide(identity, now);
             }
         }
+        self.responders.forget_unused();
         self.lists.retain(|url, list| {
             let is_watched = !list.members.is_empty() || list.at_work;
             if !is_watched {
@@ -183,7 +188,7 @@ impl Keeper {
     }
 
     fn forget(&mut self, identity: Identity) {
-        if let Some(Entry { due: Some(due), .. }) = self.entries.remove(&identity) {
+        if let Some(due) = self.entries.remove(&identity).and_then(|entry| entry.due) {
             self.due.remove(&(due, Task::Staple(identity)));
         }
     }
@@ -191,8 +196,7 @@ impl Keeper {
     fn try_again(&mut self, now: Moment) {
         self.responders.tell_again();
         for entry in self.entries.values_mut() {
-            entry.attempts = Default::default();
-            entry.said = None;
+            entry.again();
         }
         for (url, list) in &mut self.lists {
             if !list.at_work {
@@ -240,8 +244,7 @@ impl Keeper {
                 self.responders.wait(&entry.place, entry.wanted_by(), identity);
             }
             Plan::Drop => {
-                let why = entry.attempts.last.as_ref().map(|last| last.what.clone());
-                let why = why.unwrap_or_else(|| "it was not replaced in time".into());
+                let why = entry.last_failure().unwrap_or("it was not replaced in time").to_owned();
                 let telling = self.told_dropped.one_more_at(now);
                 if telling != Telling::Silent {
                     let more = and_more(telling);
@@ -283,7 +286,7 @@ impl Keeper {
         }
     }
 
-    fn start_asking(&mut self, identity: Identity, place: String, by_post: bool) {
+    fn start_asking(&mut self, identity: Identity, place: Arc<str>, by_post: bool) {
         let Some(entry) = self.entries.get(&identity) else {
             // Gone while it waited.
             return self.responders.finish(&place, by_post);
@@ -297,12 +300,12 @@ impl Keeper {
         self.workers.insert(spawned.id(), (Task::Staple(identity), place));
     }
 
-    fn finish(&mut self, done: Done, place: String) {
+    fn finish(&mut self, done: Done, place: &str) {
         let now = Moment::now();
         match done {
             Done::Asked { identity, answer, by_post } => {
-                self.responders.finish(&place, by_post);
-                self.finish_asked(identity, &place, answer, now);
+                self.responders.finish(place, by_post);
+                self.finish_asked(identity, place, answer, now);
             }
             Done::Looked { url, looked } => self.finish_list(&url, looked, now),
         }
@@ -393,9 +396,9 @@ impl Keeper {
     fn good(&mut self, identity: Identity, staple: Staple) {
         let Some(entry) = self.entries.get_mut(&identity) else { return };
         let until = staple.good.until;
-        match entry.said.take() {
-            Some(_) => info!("the staple of {} is good again, until {until}", entry.certified),
-            None => debug!("the staple of {} is good until {until}", entry.certified),
+        match entry.hush() {
+            true => info!("the staple of {} is good again, until {until}", entry.certified),
+            false => debug!("the staple of {} is good until {until}", entry.certified),
         }
         self.tell(identity, Some(staple));
     }
@@ -404,7 +407,7 @@ impl Keeper {
         let Some(entry) = self.entries.get_mut(&identity) else { return };
         let stands = entry.good.is_some();
         entry.fail(class, what, None, now);
-        if entry.said.replace(what.to_owned()).as_deref() != Some(what) {
+        if entry.complain(what) {
             let meanwhile = if stands { "the one before is stapled on" } else { "none is stapled" };
             let certified = &entry.certified;
             match self.responders.telling(place) {

@@ -51,7 +51,7 @@ impl Keeper {
             let looked = look(&means, &points, etag.as_ref(), members).await;
             Done::Looked { url, looked }
         });
-        self.workers.insert(spawned.id(), (task, String::new()));
+        self.workers.insert(spawned.id(), (task, Arc::default()));
     }
 
     pub(super) fn finish_list(&mut self, url: &Arc<str>, looked: Looked, now: Moment) {

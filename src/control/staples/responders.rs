@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use http::Uri;
 
 use crate::clock::Moment;
 
-use super::super::certified::Identity;
+use super::super::certified::{Certified, Identity};
+use super::pointers::Pointers;
 use super::told::{Telling, Told};
 
 /// Questions to one responder at once: eighty in a second at a usual round trip, so that a million take hours
@@ -19,10 +21,10 @@ const AT_ONCE: usize = 32;
 /// Every responder that has been asked for.
 #[derive(Default)]
 pub struct Responders {
-    by_place: BTreeMap<String, Responder>,
+    by_place: BTreeMap<Arc<str>, Responder>,
     at_work: usize,
     /// Whose turn was last: the next one's comes first, so that a few that never answer leave the others room.
-    last: String,
+    last: Arc<str>,
 }
 
 #[derive(Default)]
@@ -46,28 +48,47 @@ impl Responder {
 }
 
 /// Host and port of a responder's URL.
-pub fn place_of(url: &str) -> String {
+fn place_of(url: &str) -> String {
     let uri = url.parse::<Uri>().ok();
     let authority = uri.as_ref().and_then(Uri::authority);
     authority.map_or_else(|| url.to_owned(), |authority| authority.as_str().to_ascii_lowercase())
 }
 
 impl Responders {
+    /// Where the first responder that a leaf names is; empty if it names none. All who share it have one copy.
+    pub fn place_of(&mut self, certified: &Certified) -> Arc<str> {
+        let leaf = certified.key.cert.first();
+        let responders = leaf.map(|leaf| Pointers::of_der(leaf).responders).unwrap_or_default();
+        responders.first().map(|url| self.shared(&place_of(url))).unwrap_or_default()
+    }
+
+    fn shared(&mut self, place: &str) -> Arc<str> {
+        if let Some((known, _)) = self.by_place.get_key_value(place) {
+            return known.clone();
+        }
+        let place: Arc<str> = place.into();
+        self.by_place.insert(place.clone(), Responder::default());
+        place
+    }
+
+    /// Lets go of those that nobody names any more.
+    pub fn forget_unused(&mut self) {
+        self.by_place.retain(|place, responder| {
+            Arc::strong_count(place) > 1 || responder.at_work > 0 || !responder.waiting.is_empty()
+        });
+    }
+
     /// Puts one into the queue of this responder, by when it needs an answer.
     pub fn wait(&mut self, place: &str, by: Moment, who: Identity) {
-        if !self.by_place.contains_key(place) {
-            self.by_place.insert(place.to_owned(), Responder::default());
-        }
-        if let Some(responder) = self.by_place.get_mut(place) {
-            responder.waiting.insert((by, who));
-        }
+        let place = self.shared(place);
+        self.by_place.entry(place).or_default().waiting.insert((by, who));
     }
 
     /// Those that are asked now, each with its responder and whether by POST: one of each responder in turn.
-    pub fn start(&mut self) -> Vec<(Identity, String, bool)> {
+    pub fn start(&mut self) -> Vec<(Identity, Arc<str>, bool)> {
         let mut started = Vec::new();
         loop {
-            let after = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
+            let after = (Bound::Excluded(&*self.last), Bound::Unbounded);
             let later = self.by_place.range::<str, _>(after).chain(&self.by_place);
             let next = later.clone().find(|(_, responder)| responder.has_room());
             let Some(place) = next.map(|(place, _)| place.clone()) else { return started };
@@ -150,7 +171,7 @@ mod tests {
         assert_eq!(responders.start(), []);
         responders.finish("a.example", true);
         // What it has taught counts for whoever comes next.
-        assert_eq!(responders.start(), [(identity(15), "a.example".to_owned(), true)]);
+        assert_eq!(responders.start(), [(identity(15), "a.example".into(), true)]);
     }
 
     #[test]
@@ -161,7 +182,7 @@ mod tests {
         }
         assert_eq!(responders.start().len(), AT_ONCE_EACH);
         responders.wait("other.example", at(9), identity(9));
-        assert_eq!(responders.start(), [(identity(9), "other.example".to_owned(), false)]);
+        assert_eq!(responders.start(), [(identity(9), "other.example".into(), false)]);
         for place in 0..20 {
             for number in 0..4 {
                 responders.wait(&place.to_string(), at(0), identity(100 + number));
@@ -182,7 +203,7 @@ mod tests {
         // At first each in turn has one, until all places are taken.
         let places: Vec<_> = responders.start().into_iter().map(|(_, place, _)| place).collect();
         assert_eq!(places.len(), AT_ONCE);
-        assert!((0..20).all(|number| places.contains(&place(number))));
+        assert!((0..20).all(|number| places.contains(&place(number).into())));
         // Known to be silent, each keeps one; what is free goes to whoever answers.
         for dead in &places {
             responders.finish(dead, false);
@@ -191,12 +212,12 @@ mod tests {
             responders.is_silent(&place(number), "down", at(0));
         }
         let started = responders.start();
-        let of = |one: &str| started.iter().filter(|(_, place, _)| place == one).count();
+        let of = |one: &str| started.iter().filter(|(_, place, _)| **place == *one).count();
         assert_eq!(of(&place(19)), AT_ONCE_EACH);
         assert!((0..19).all(|number| of(&place(number)) == 1));
         assert_eq!(
             responders.give_up(&place(3)).len(),
-            9 - 1 - places.iter().filter(|one| **one == place(3)).count()
+            9 - 1 - places.iter().filter(|one| ***one == place(3)).count()
         );
         assert_eq!(responders.give_up(&place(3)), []);
     }
