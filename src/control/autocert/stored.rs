@@ -370,7 +370,8 @@ mod tests {
             let (_scratch, store) =
                 ScratchStore::new(if believed { "window-own" } else { "window-other" });
             let mut theirs = certificate("theirs");
-            let leaf = check(CA, &name(), &theirs).unwrap().key.cert.first().cloned().unwrap();
+            let leaf =
+                check(CA, &name(), &theirs, None).unwrap().key.cert.first().cloned().unwrap();
             let id = id.map_or_else(|| ari::identifier(&leaf).unwrap(), str::to_owned);
             let (start, end) = (NOW, NOW.plus(Duration::from_secs(1000)));
             theirs.renewal = Some(Renewal { id, start, end, selected: start, explanation: None });
