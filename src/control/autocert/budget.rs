@@ -20,7 +20,8 @@ const MOST: usize = 900;
 /// by a clock that has been set back since, and says nothing.
 const SKEW: Duration = Duration::from_secs(3600);
 
-/// An order is counted at the latest moment at which it reaches its issuer: that gives back by its own count.
+/// An order reaches its issuer after we have counted it, and the issuer gives back by its own count: whoever
+/// must wait waits for as long beyond, or comes a second too soon.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// What has been used, by what is counted.
@@ -182,7 +183,7 @@ fn span(bucket: Bucket) -> Duration {
 
 /// When a bucket is full, as far as that can be believed.
 fn believed(bucket: Bucket, full: Option<Moment>, now: Moment) -> Moment {
-    let empty = now.plus(ARRIVES_WITHIN).plus(span(bucket));
+    let empty = now.plus(span(bucket));
     match full {
         Some(full) if full > empty.plus(SKEW) => now,
         Some(full) => full.clamp(now, empty),
@@ -192,13 +193,13 @@ fn believed(bucket: Bucket, full: Option<Moment>, now: Moment) -> Moment {
 
 fn free_at(bucket: Bucket, full: Option<&Moment>, now: Moment) -> Moment {
     let full = believed(bucket, full.copied(), now);
-    full.minus(bucket.refill * (bucket.capacity - 1)).max(now)
+    let free = full.minus(bucket.refill * (bucket.capacity - 1));
+    if free > now { free.plus(ARRIVES_WITHIN) } else { now }
 }
 
 fn taken(bucket: Bucket, full: Option<Moment>, now: Moment) -> Moment {
-    let arrives = now.plus(ARRIVES_WITHIN);
-    let full = believed(bucket, full, now).max(arrives).plus(bucket.refill);
-    full.min(arrives.plus(span(bucket)))
+    let full = believed(bucket, full, now).plus(bucket.refill);
+    full.min(now.plus(span(bucket)))
 }
 
 fn given_back(bucket: Bucket, full: Option<Moment>, now: Moment) -> Moment {
@@ -267,16 +268,17 @@ mod tests {
             budget.take(limits(), &order, NOW);
         }
         let refill = limits().same_names.refill;
-        let then = NOW.plus(ARRIVES_WITHIN).plus(refill);
+        let then = NOW.plus(refill).plus(ARRIVES_WITHIN);
         assert_eq!(budget.free_at(limits(), &order, NOW), then);
         assert_eq!(budget.free_at(limits(), &order, then), then);
         budget.take(limits(), &order, then);
+        // The next is given back by the issuer's clock all the same.
         assert_eq!(budget.free_at(limits(), &order, then), then.plus(refill));
         // By a clock that was set back by a year nothing is known.
         let before = NOW.minus(9000 * HOUR);
         assert_eq!(budget.free_at(limits(), &order, before), before);
         let earlier = then.minus(HOUR / 2);
-        let again = earlier.plus(ARRIVES_WITHIN).plus(refill);
+        let again = earlier.plus(refill).plus(ARRIVES_WITHIN);
         assert_eq!(budget.free_at(limits(), &order, earlier), again);
     }
 
@@ -290,9 +292,9 @@ mod tests {
             budget.fail(limits(), &order, NOW);
             budget.give_back_certificate(limits(), &order, NOW);
         }
-        let free = NOW.plus(ARRIVES_WITHIN).plus(limits().failed.refill);
+        let free = NOW.plus(limits().failed.refill).plus(ARRIVES_WITHIN);
         assert_eq!(budget.free_at(limits(), &order, NOW), free);
-        let later = NOW.plus(ARRIVES_WITHIN).plus(HOUR);
+        let later = NOW.plus(HOUR);
         assert_eq!(budget.free_at(limits(), &order, later), later);
         budget.tidy(NOW);
         assert_eq!((budget.names.len(), budget.domains.len(), budget.failed.len()), (0, 0, 1));
@@ -317,8 +319,7 @@ mod tests {
         assert_eq!(budget.names.len(), MOST);
         // The fullest went first.
         let refill = limits().same_names.refill;
-        let full = NOW.plus(ARRIVES_WITHIN).plus(refill * 3);
-        assert!(budget.names.values().all(|found| *found == full));
+        assert!(budget.names.values().all(|full| *full == NOW.plus(refill * 3)));
         assert!(budget.encode().len() < 1 << 20, "{}", budget.encode().len());
         assert_eq!(Budget::decode(&budget.encode()), Some(budget));
     }
