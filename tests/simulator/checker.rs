@@ -42,8 +42,9 @@ const REPLACES_REFUSED_AT_MOST: u32 = 5;
 const TOLD_AT_LAST: Duration = Duration::from_secs(300);
 /// Names of one minute, by the part of their lifetime that they are apart.
 const SAME_MINUTE_PART: u32 = 5000;
-/// So many names renewed in the same minute are no coincidence.
+/// So many names renewed in the same minute are no coincidence, or of very many this part.
 const NAMES_OF_SAME_MINUTE: usize = 4;
+const PART_OF_SAME_MINUTE: usize = 4;
 
 /// What has been broken, first of all.
 #[derive(Clone, Debug)]
@@ -296,7 +297,8 @@ impl Checker {
         });
         let count = close.count();
         let is_calm = !self.disturbed.iter().any(|(begin, end)| *begin <= now && *end >= from);
-        if count >= NAMES_OF_SAME_MINUTE && is_calm {
+        let is_chance = count < NAMES_OF_SAME_MINUTE.max(self.names / PART_OF_SAME_MINUTE);
+        if !is_chance && is_calm {
             inner.breaks(format!(
                 "{count} names with certificates of the same minute are renewed in the same minute"
             ));

@@ -100,15 +100,19 @@ pub fn take_in(known: &mut Known, found: Known) {
     let is_later = since(&found) > since(known);
     let is_same = since(&found) == since(known);
     let is_ours = known.unsettled && known.is_obtained();
+    let failed = |attempts: &Attempts| attempts.last.as_ref().map(|last| last.at);
     if is_later || (is_same && !is_ours) {
         let before = std::mem::replace(known, found);
-        let since = |attempts: &Attempts| attempts.last.as_ref().map(|last| last.at);
         let (before, attempts) = (before.record.attempts, &mut known.record.attempts);
         // What the store has not taken of our failures counts all the same.
-        if is_same && since(&before) > since(attempts) {
+        if is_same && failed(&before) > failed(attempts) {
             *attempts = before;
         }
         return;
+    }
+    // And so do those of another node.
+    if is_same && failed(&found.record.attempts) > failed(&known.record.attempts) {
+        known.record.attempts = found.record.attempts.clone();
     }
     // Somebody emptied the store, or it did not take what we know: it is offered again.
     known.unsettled = true;
@@ -153,6 +157,41 @@ mod tests {
         assert!(!is_unfinished(&order("one"), Some(&held)));
         assert!(is_unfinished(&order("two"), Some(&held)));
         assert!(is_unfinished(&order("one"), None));
+    }
+
+    #[test]
+    fn another_nodes_failure_counts_though_what_we_hold_is_not_settled() {
+        let name = ServerName::parse("a.example").unwrap();
+        let (chain, private_key) =
+            Issuer::new("dossier-failures").pair(&["a.example"], &PKCS_ECDSA_P256_SHA256);
+        let obtained = Some(NOW);
+        let certificate = Certificate { chain, private_key, obtained, ..Certificate::default() };
+        let with = |failed: Option<u64>, unsettled| {
+            let mut known = Known::nothing(Record::new("a.example", "https://ca/dir"));
+            known.take(&name, certificate.clone()).unwrap();
+            known.unsettled = unsettled;
+            if let Some(seconds) = failed {
+                known.record.attempts.count(Failure {
+                    at: NOW.plus(Duration::from_secs(seconds)),
+                    class: Class::Validation,
+                    what: String::new(),
+                    remedy: None,
+                    not_before: None,
+                    settings: String::new(),
+                });
+            }
+            known
+        };
+        for (ours, theirs, counted) in
+            [(None, Some(1), Some(1)), (Some(2), Some(1), Some(2)), (Some(1), None, Some(1))]
+        {
+            for unsettled in [false, true] {
+                let mut known = with(ours, unsettled);
+                take_in(&mut known, with(theirs, false));
+                let last = known.record.attempts.last.map(|last| last.at.since(NOW).as_secs());
+                assert_eq!(last, counted, "{ours:?} {theirs:?} {unsettled}");
+            }
+        }
     }
 
     #[test]

@@ -79,12 +79,17 @@ impl Entry {
         planned || self.dossier.is_unsettled() || !self.storable || !self.waiting.is_empty()
     }
 
-    /// Sets when to decide again.
-    pub fn decide(&mut self, issuers: &Issuers, now: Moment) {
-        let wake = match self.plan(issuers, now) {
+    /// Until when nothing is planned.
+    fn rests_until(&self, issuers: &Issuers, now: Moment) -> Moment {
+        match self.plan(issuers, now) {
             Plan::Rest { until, .. } | Plan::AskOperator { until } => until,
             Plan::Order { .. } | Plan::Resume { .. } | Plan::AskRenewal { .. } => now,
-        };
+        }
+    }
+
+    /// Sets when to decide again.
+    pub fn decide(&mut self, issuers: &Issuers, now: Moment) {
+        let wake = self.rests_until(issuers, now);
         let soon = if self.dossier.is_unsettled() && self.wake.unix_seconds() == 0 {
             now
         } else {
@@ -105,7 +110,8 @@ impl Entry {
         self.answer(Err(failed.to_string()));
         self.decide(issuers, now);
         let (what, remedy) = (failed.what.clone(), failed.remedy().map(str::to_owned));
-        Event::Failed { what, remedy, retry_at: Some(self.wake), repeated }
+        let retry_at = Some(self.rests_until(issuers, now));
+        Event::Failed { what, remedy, retry_at, repeated }
     }
 
     pub fn answer(&mut self, said: Result<String, String>) {

@@ -16,11 +16,14 @@ use super::backoff;
 const DOWN_FOR: Duration = Duration::from_secs(25);
 /// Control of a name that one CA cannot see is seldom seen by another, and each try counts against that
 /// one's limits too. But a firewall may keep out one CA alone.
-const UNPROVED_FOR: Duration = Duration::from_secs(24 * 3600);
+const UNPROVED_FOR: Duration = Duration::from_secs(20 * 3600);
 /// While a certificate is in force an issuer is waited for during this part of the time that was left when
-/// the renewal became due: a week for 90 days, whose renewal is due with 30 days left. Three quarters remain
-/// for the next issuer, and for what a person has to mend.
+/// the renewal became due: three quarters remain for the next issuer, and for what a person has to mend.
 const WAITED_PART: u32 = 4;
+/// And for no longer than this, so that every issuer is asked within a day, or within two hours where
+/// certificates live for days: who knows for how long the next one can be reached.
+const WAITED_AT_MOST: Duration = Duration::from_secs(20 * 3600);
+const WAITED_AT_MOST_OF_SHORT: Duration = Duration::from_secs(75 * 60);
 /// If nobody issues for a name it is thought over again after this; the configuration says who could.
 const NOBODY: Duration = Duration::from_secs(3600);
 
@@ -122,14 +125,18 @@ fn given_up(one: &Standing<'_>, need: &Need, retry: Moment, now: Moment) -> Mome
     if since > now {
         return now;
     }
+    let at_most = match need.lifetime {
+        Some(lifetime) if lifetime < backoff::SHORT => WAITED_AT_MOST_OF_SHORT,
+        _ => WAITED_AT_MOST,
+    };
     let patience = match need.ends {
-        Some(ends) => need.since.plus(ends.since(need.since) / WAITED_PART),
+        Some(ends) => need.since.plus((ends.since(need.since) / WAITED_PART).min(at_most)),
         None => since,
     };
     let waited = patience.max(since.plus(DOWN_FOR));
     match last.map(|last| last.class) {
         Some(Class::Operator) => now,
-        Some(Class::Validation) => waited.max(since.plus(UNPROVED_FOR)),
+        Some(Class::Validation) => waited.max(since.plus(UNPROVED_FOR.min(at_most))),
         Some(Class::Unreachable) => waited,
         // It says itself that waiting is no use.
         Some(Class::Limited) | None if retry > waited => now,
@@ -166,6 +173,12 @@ mod tests {
         Need { ends, since, horizon: ends, lifetime, at_once: false, seed: 7 }
     }
 
+    fn of_days(due_for: Duration) -> Need {
+        let since = NOW.minus(due_for);
+        let (ends, lifetime) = (Some(since.plus(3 * DAY)), Some(6 * DAY));
+        Need { ends, lifetime, horizon: ends, ..renewal(due_for) }
+    }
+
     fn new_name() -> Need {
         Need { ends: None, since: NOW, horizon: None, lifetime: None, at_once: false, seed: 7 }
     }
@@ -178,13 +191,15 @@ mod tests {
         for (what, attempts, need, asked) in [
             ("new, down for a moment", failing(Unreachable, seconds(10), None), new_name(), None),
             ("new, down", failing(Unreachable, seconds(25), None), new_name(), Some(1)),
-            ("renewal, down for a day", failing(Unreachable, DAY, None), renewal(DAY), None),
+            ("renewal, down", failing(Unreachable, 19 * HOUR, None), renewal(19 * HOUR), None),
             (
                 "renewal, down for long",
-                failing(Unreachable, 8 * DAY, None),
-                renewal(8 * DAY),
+                failing(Unreachable, 20 * HOUR, None),
+                renewal(20 * HOUR),
                 Some(1),
             ),
+            ("of days, down", failing(Unreachable, HOUR, None), of_days(HOUR), None),
+            ("of days, unproved", failing(Validation, 2 * HOUR, None), of_days(2 * HOUR), Some(1)),
             (
                 "late renewal, down now",
                 failing(Unreachable, seconds(5), None),
@@ -254,8 +269,8 @@ mod tests {
         let both = |wait, need: &Need| choose(&[spent(wait), standing(&NONE)], need, NOW);
         assert_eq!(both(DAY, &new_name()), Choice::Ask { at: 1 });
         assert_eq!(both(9 * DAY, &renewal(HOUR)), Choice::Ask { at: 1 });
-        let waits = both(DAY, &renewal(HOUR));
-        assert_eq!(waits, Choice::Wait { until: NOW.plus(DAY), why: Obstacle::Budget });
+        let waits = both(10 * HOUR, &renewal(HOUR));
+        assert_eq!(waits, Choice::Wait { until: NOW.plus(10 * HOUR), why: Obstacle::Budget });
         let asked = Need { at_once: true, ..new_name() };
         assert_eq!(both(DAY, &asked), Choice::Ask { at: 0 });
     }

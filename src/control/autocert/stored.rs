@@ -235,9 +235,9 @@ fn follow(store: &dyn Store, record: &Record, now: Moment) -> io::Result<bool> {
         |found: &[u8]| !found.is_empty() && !record.written.contains(&digest_of(found));
     for (name, found, ..) in &differing {
         if found.as_deref().is_some_and(is_foreign) {
-            let young =
-                store.modified(name)?.is_some_and(|modified| now.since(modified) < LEFT_ALONE);
-            if young {
+            // What is from the future was written by a wrong clock, some time ago.
+            let is_young = |at: Moment| now.since(at).max(at.since(now)) < LEFT_ALONE;
+            if store.modified(name)?.is_some_and(is_young) {
                 return Ok(false);
             }
         }
@@ -394,6 +394,18 @@ mod tests {
             let url = read(&store, CA, &name()).unwrap().record.certificate.unwrap().url;
             assert_eq!(url, if obtained.is_some() { "first" } else { "second" });
         }
+    }
+
+    #[test]
+    fn a_foreign_file_that_a_wrong_clock_wrote_is_not_waited_for() {
+        let (_scratch, store) = ScratchStore::new("stored-future");
+        let names = layout::triple("ca.example-dir", "a.example");
+        store.put(&names.chain, b"half of somebody's", Expect::Anything).unwrap();
+        let mut known = read(&store, CA, &name()).unwrap();
+        known.take(&name(), certificate("ours")).unwrap();
+        commit(&store, &mut known, Moment::now().minus(LEFT_ALONE * 60)).unwrap();
+        assert!(!known.unsettled);
+        assert_eq!(list(&store).len(), 4);
     }
 
     #[test]
