@@ -21,6 +21,7 @@ use crate::buckets::{self, Buckets, Limit};
 use crate::checker::{Checker, Placed};
 use crate::dice::Dice;
 use crate::jws::{self, Signature};
+use crate::responses::Responses;
 use crate::signing::{Signed, signer};
 use crate::sky::Sky;
 use crate::weather::Outage;
@@ -35,6 +36,9 @@ const VALIDATION_LIFE: Duration = Duration::from_secs(7 * 3600);
 const BACKDATED: Duration = Duration::from_secs(3600);
 /// How long after an incident what was issued is revoked (Baseline Requirements §4.9.1.1).
 pub const REVOKED_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
+
+/// The serial number of the first certificate.
+const FIRST_SERIAL: u64 = 0x5000_0000_0000_0000;
 
 /// The part of the signatures that is checked, those of new accounts apart: all would be a sixth of the time.
 const CHECKED: f64 = 0.05;
@@ -85,6 +89,7 @@ struct Issued {
     to: Moment,
     replaced_by: Option<u64>,
     incident: Option<Moment>,
+    revoked: Option<Moment>,
 }
 
 struct State {
@@ -106,6 +111,7 @@ pub struct Ca {
     renewal_information: Option<Duration>,
     reuses_validations: bool,
     limits_known: bool,
+    responses: Option<Responses>,
     state: Mutex<State>,
     sky: Arc<Sky>,
     checker: Arc<Checker>,
@@ -162,6 +168,7 @@ impl Ca {
             reuses_validations: setting.reuses_validations,
             limits_known: setting.limits_known,
             state: Mutex::new(state),
+            responses: setting.responses,
             sky,
             checker,
             probe,
@@ -198,13 +205,34 @@ impl Ca {
     /// All that was issued must be revoked.
     pub fn incident(&self) {
         let now = true_time();
+        let is_announced = self.renewal_information.is_some() || self.responses.is_some();
         for one in self.state().issued.iter_mut().filter(|one| one.to > now) {
             let is_long = one.to.since(one.from) >= SHORT;
-            if one.incident.is_none() && is_long && self.renewal_information.is_some() {
+            if one.incident.is_none() && is_long && is_announced {
                 one.incident = Some(now);
                 self.checker.incident(&one.signed.der, now);
             }
         }
+    }
+
+    /// All that was issued is revoked at once; its responder says so, and nobody else.
+    pub fn revoke(&self) {
+        let now = true_time();
+        for one in self.state().issued.iter_mut().filter(|one| one.to > now) {
+            if one.revoked.is_none() {
+                one.revoked = Some(now);
+                self.checker.revoked(&one.signed.der, now);
+            }
+        }
+    }
+
+    /// A certificate by its serial number, and since when it is revoked.
+    pub fn revocation(&self, serial: u64) -> Option<(Vec<u8>, Option<Moment>)> {
+        let state = self.state();
+        let one = state.issued.get(usize::try_from(serial.checked_sub(FIRST_SERIAL)?).ok()?)?;
+        let announced = one.incident.map(|at| at.plus(REVOKED_AFTER));
+        let announced = announced.filter(|at| *at <= true_time());
+        Some((one.signed.der.clone(), one.revoked.into_iter().chain(announced).min()))
     }
 
     /// Issues to a client that is not watched, by its private key.
@@ -680,13 +708,23 @@ impl Ca {
     ) -> Result<usize, String> {
         let index = state.issued.len();
         let (from, to) = (now.minus(BACKDATED), now.minus(BACKDATED).plus(state.lifetime));
-        let serial = 0x5000_0000_0000_0000 + index as u64;
-        let signed = signer(self.number).sign(request, name, serial, from, to)?;
+        let serial = FIRST_SERIAL + index as u64;
+        let responses = self.responses.as_ref();
+        let signed = signer(self.number).sign(request, name, serial, from, to, responses)?;
         self.checker.issued(self.number, name, &signed.der, from, to);
         state.by_id.insert(signed.id.clone(), index);
         let name = name.to_owned();
-        let (replaced_by, incident) = (None, None);
-        state.issued.push(Issued { name, account, signed, from, to, replaced_by, incident });
+        let (replaced_by, incident, revoked) = (None, None, None);
+        state.issued.push(Issued {
+            name,
+            account,
+            signed,
+            from,
+            to,
+            replaced_by,
+            incident,
+            revoked,
+        });
         Ok(index)
     }
 

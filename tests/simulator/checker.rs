@@ -29,12 +29,12 @@ use ringgate::clock::{Moment, from_rfc3339};
 use ringgate::control::autocert::status::Status;
 use ringgate::store::record::Record;
 
-use crate::evidence::{Certificate, SHORT, first_certificate, longest_free};
+use crate::evidence::{Certificate, first_certificate, longest_free};
 use crate::histogram::Histogram;
+use crate::stapled::ASKED_AGAIN_WITHIN;
 use crate::weather::{Span, Story, What};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const HOUR: Duration = Duration::from_secs(3600);
 /// Orders that may be refused in a row for their `replaces`: one per attempt whose second order was not
 /// answered.
 const REPLACES_REFUSED_AT_MOST: u32 = 5;
@@ -106,12 +106,21 @@ impl Checker {
             accounts: vec![0; cas],
             ..Inner::default()
         };
+        let must_staple = story.setting.responses.is_some_and(|responses| responses.must_staple);
         let mut disturbed = Vec::new();
         for event in &story.events {
             let span = (begun.plus(event.at), begun.plus(event.at + event.lasts));
             for ca in 0..cas {
                 if event.what.hinders_us() || (event.ca == ca && event.what.hinders_ca()) {
                     inner.hindered[ca].push(span);
+                }
+                // What must be stapled takes nothing's place before it is, and while its CA issues no
+                // other is asked.
+                if must_staple
+                    && let What::Responder(fault) = event.what
+                    && fault.hinders()
+                {
+                    inner.hindered[ca].push((span.0, span.1.plus(ASKED_AGAIN_WITHIN)));
                 }
             }
             if matches!(event.what, What::Outage(_)) {
@@ -170,10 +179,19 @@ impl Checker {
         }
         let index = inner.certificates.len();
         inner.by_der.insert(der.to_vec(), index);
-        let (windows, incident) = (Vec::new(), None);
+        let (windows, incident, revoked) = (Vec::new(), None, None);
         let name = name.to_owned();
         let is_judged = false;
-        inner.certificates.push(Certificate { ca, name, from, to, windows, incident, is_judged });
+        inner.certificates.push(Certificate {
+            ca,
+            name,
+            from,
+            to,
+            windows,
+            incident,
+            revoked,
+            is_judged,
+        });
     }
 
     pub fn window_served(&self, der: &[u8], now: Moment, start: Moment, end: Moment) {
@@ -191,6 +209,34 @@ impl Checker {
         if let Some(one) = inner.by_der.get(der).copied() {
             inner.certificates[one].incident = Some(now);
         }
+    }
+
+    pub fn revoked(&self, der: &[u8], now: Moment) {
+        let mut inner = self.inner();
+        if let Some(one) = inner.by_der.get(der).copied() {
+            inner.certificates[one].revoked = Some(now);
+        }
+    }
+
+    /// The number of a certificate that was issued.
+    pub fn number_of(&self, der: &[u8]) -> Option<usize> {
+        self.inner().by_der.get(der).copied()
+    }
+
+    /// Whether a CA could have issued another in this one's place for long enough together meanwhile.
+    pub fn could_be_replaced(&self, at: usize, from: Moment, to: Moment) -> bool {
+        let inner = self.inner();
+        inner.free(at, from, to).0 > inner.certificates[at].needed()
+    }
+
+    pub fn has_ended(&self, at: usize, now: Moment) -> bool {
+        self.inner().certificates[at].to <= now
+    }
+
+    /// The CA of a certificate, and its name.
+    pub fn whose(&self, at: usize) -> (usize, String) {
+        let one = &self.inner().certificates[at];
+        (one.ca, one.name.clone())
     }
 
     pub fn accounts_forgotten(&self, ca: usize) {
@@ -269,6 +315,7 @@ impl Checker {
             let latest = inner.latest(name).filter(|at| inner.stored_certificates.contains(at));
             if let Some(one) = latest.map(|at| &inner.certificates[at])
                 && shown < one.earliest()
+                && !one.is_revoked(now)
             {
                 let why = format!(
                     "{name}: order {order} is placed though the certificate is not due before {} (by the machine's clock it is {shown})",
@@ -412,10 +459,20 @@ impl Inner {
         self.certificates.iter().rposition(|one| one.name == name)
     }
 
+    /// The longest time in that a CA would have issued another in this one's place, and its beginning.
+    fn free(&self, at: usize, from: Moment, to: Moment) -> (Duration, Moment) {
+        let free = self.hindered.iter().enumerate().map(|(ca, spans)| {
+            match ca == self.certificates[at].ca {
+                true => longest_free(spans, from, to),
+                false => longest_free(&[spans.as_slice(), &self.disk].concat(), from, to),
+            }
+        });
+        free.max().unwrap_or((Duration::ZERO, from))
+    }
+
     fn judge_end(&mut self, at: usize, has_windows: bool) {
         let one = &self.certificates[at];
-        let (due, end, life) = (one.due(), one.end(), one.life());
-        let needed = if life < SHORT { 2 * HOUR } else { DAY };
+        let (due, end, needed) = (one.due(), one.end(), one.needed());
         let is_revoked = end < one.to;
         // A revocation that no renewal information could announce is nobody's to notice.
         let are_served = || {
@@ -423,11 +480,7 @@ impl Inner {
             has_windows && !gone.any(|(from, to)| *from < end && *to > due.minus(DAY))
         };
         let could_know = !is_revoked || are_served();
-        let free = self.hindered.iter().enumerate().map(|(ca, spans)| match ca == one.ca {
-            true => longest_free(spans, due, end),
-            false => longest_free(&[spans.as_slice(), &self.disk].concat(), due, end),
-        });
-        let (free, from) = free.max().unwrap_or((Duration::ZERO, due));
+        let (free, from) = self.free(at, due, end);
         if free > needed && could_know {
             let how = if is_revoked { "was revoked" } else { "expired" };
             let what = format!(

@@ -23,6 +23,8 @@ pub struct Certificate {
     /// When the CA said, and which window.
     pub windows: Vec<(Moment, Moment, Moment)>,
     pub incident: Option<Moment>,
+    /// Since when its responder says so.
+    pub revoked: Option<Moment>,
     pub is_judged: bool,
 }
 
@@ -38,6 +40,17 @@ impl Certificate {
         let by_lifetime = self.to.minus(left + life / 20 + Duration::from_secs(2));
         let starts = self.windows.iter().map(|(_, start, _)| *start);
         starts.chain([by_lifetime]).min().unwrap_or(by_lifetime)
+    }
+
+    /// Whether its CA has taken it back, announced or not.
+    pub fn is_revoked(&self, now: Moment) -> bool {
+        let announced = self.incident.map(|at| at.plus(REVOKED_AFTER));
+        self.revoked.into_iter().chain(announced).any(|at| at <= now)
+    }
+
+    /// How long a CA has to be able to issue together for a new one to be owed.
+    pub fn needed(&self) -> Duration {
+        if self.life() < SHORT { Duration::from_secs(2 * 3600) } else { DAY }
     }
 
     pub fn end(&self) -> Moment {

@@ -21,9 +21,13 @@ struct Class {
     longest_bridged: Duration,
 }
 
-/// Renewals by lifetime.
+/// Renewals by lifetime, and staples.
 #[derive(Clone, Debug, Default)]
-pub struct Histogram(BTreeMap<usize, Class>);
+pub struct Histogram {
+    classes: BTreeMap<usize, Class>,
+    staples: u64,
+    most_asked: usize,
+}
 
 impl Histogram {
     pub fn renewal(
@@ -35,7 +39,7 @@ impl Histogram {
     ) {
         let days = life.as_secs() / 86_400;
         let at = CLASSES.iter().position(|(most, _)| days <= *most).unwrap_or_default();
-        let class = self.0.entry(at).or_default();
+        let class = self.classes.entry(at).or_default();
         class.renewals += 1;
         *class.orders.entry(orders).or_default() += 1;
         if left.is_zero() {
@@ -47,9 +51,16 @@ impl Histogram {
         class.longest_bridged = class.longest_bridged.max(bridged.unwrap_or_default());
     }
 
+    /// So many staples have begun to be served, and a process asked so often in a day about one certificate.
+    pub fn staples(&mut self, count: u64, most_asked: usize) {
+        self.staples += count;
+        self.most_asked = self.most_asked.max(most_asked);
+    }
+
     pub fn add(&mut self, other: Histogram) {
-        for (at, theirs) in other.0 {
-            let class = self.0.entry(at).or_default();
+        self.staples(other.staples, other.most_asked);
+        for (at, theirs) in other.classes {
+            let class = self.classes.entry(at).or_default();
             class.renewals += theirs.renewals;
             class.after_the_end += theirs.after_the_end;
             class.longest_bridged = class.longest_bridged.max(theirs.longest_bridged);
@@ -63,13 +74,13 @@ impl Histogram {
     }
 
     pub fn renewals(&self) -> u64 {
-        self.0.values().map(|class| class.renewals).sum()
+        self.classes.values().map(|class| class.renewals).sum()
     }
 }
 
 impl fmt::Display for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, class) in &self.0 {
+        for (at, class) in &self.classes {
             let name = CLASSES.get(*at).map_or("", |(_, name)| *name);
             writeln!(f, "certificates of {name}: {} renewals", class.renewals)?;
             let most = class.left.values().copied().max().unwrap_or(1).max(1);
@@ -84,6 +95,10 @@ impl fmt::Display for Histogram {
             writeln!(f, "  orders per renewal   {}", orders.collect::<Vec<_>>().join(", "))?;
             writeln!(f, "  longest outage bridged {}", Span(class.longest_bridged))?;
         }
-        Ok(())
+        writeln!(
+            f,
+            "staples: {} served; asked for at most {} times in a day, each time by GET or POST",
+            self.staples, self.most_asked
+        )
     }
 }

@@ -14,10 +14,13 @@ mod life;
 mod logging;
 mod node;
 mod panics;
+mod responder;
+mod responses;
 mod runs;
 mod shrink;
 mod signing;
 mod sky;
+mod stapled;
 mod store;
 mod weather;
 mod world;
@@ -36,6 +39,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A mutant that so many seeds do not find is not found.
 const SEEDS_FOR_A_MUTANT: u64 = 400;
+/// How the names of mistakes begin that only stories with staples can show.
+const OF_STAPLES: &str = "staple";
 /// What `scripts/test` runs besides the mutants.
 const SEEDS: u64 = 200;
 const YEARS: u32 = 2;
@@ -45,6 +50,7 @@ simulator [N] [--years Y] [--seed S] [--mutant NAME|all]
   N             seeds to run, from S on
   --years Y     how long each story is (2)
   --seed S      the first seed (0); with N = 1 a failure is shown again
+  --stapled     only stories whose certificates name OCSP responders
   --all         go on after a seed that fails, and name each
   --log         what ringgate logs, by the simulated clock
   --mutant M    make this mistake on purpose and count the seeds until it is found; all: each in turn
@@ -56,10 +62,18 @@ struct Arguments {
     first: u64,
     mutant: Option<String>,
     goes_on: bool,
+    only_stapled: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { seeds: None, years: YEARS, first: 0, mutant: None, goes_on: false };
+    let mut found = Arguments {
+        seeds: None,
+        years: YEARS,
+        first: 0,
+        mutant: None,
+        goes_on: false,
+        only_stapled: false,
+    };
     let mut all = std::env::args().skip(1);
     while let Some(argument) = all.next() {
         let mut value = || all.next().ok_or(format!("{argument} needs a value"));
@@ -70,6 +84,7 @@ fn arguments() -> Result<Arguments, String> {
             "--seed" => found.first = number(value()?)?,
             "--log" => logging::start(),
             "--all" => found.goes_on = true,
+            "--stapled" => found.only_stapled = true,
             "--mutant" => found.mutant = Some(value()?),
             "--help" | "-h" => return Err(HELP.into()),
             // What cargo adds to every test.
@@ -102,19 +117,20 @@ fn main() -> ExitCode {
             }
             find(&chosen, first, seeds.unwrap_or(SEEDS_FOR_A_MUTANT), length)
         }
-        (None, Some(seeds)) => pass(first, seeds, length, arguments.goes_on),
+        (None, Some(seeds)) => pass(&arguments, seeds, length),
         (None, None) => {
-            pass(first, SEEDS, length, false) && find(&MUTANTS, first, SEEDS_FOR_A_MUTANT, length)
+            pass(&arguments, SEEDS, length) && find(&MUTANTS, first, SEEDS_FOR_A_MUTANT, length)
         }
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs seeds until one fails.
-fn pass(first: u64, seeds: u64, length: Duration, goes_on: bool) -> bool {
+fn pass(arguments: &Arguments, seeds: u64, length: Duration) -> bool {
     let begun = std::time::Instant::now();
-    let mut runs = Runs::new(first, seeds, length, None);
-    runs.goes_on = goes_on;
+    let mut runs = Runs::new(arguments.first, seeds, length, None);
+    runs.goes_on = arguments.goes_on;
+    runs.only_stapled = arguments.only_stapled;
     let runs = runs.run();
     let took = begun.elapsed().as_secs_f64();
     if let Some((story, broken)) = runs.failed {
@@ -139,7 +155,9 @@ fn pass(first: u64, seeds: u64, length: Duration, goes_on: bool) -> bool {
 fn find(mutants: &[(&str, Mutant)], first: u64, seeds: u64, length: Duration) -> bool {
     let mut are_found = true;
     for (name, mutant) in mutants {
-        let runs = Runs::new(first, seeds, length, Some(*mutant)).run();
+        let mut runs = Runs::new(first, seeds, length, Some(*mutant));
+        runs.only_stapled = name.starts_with(OF_STAPLES);
+        let runs = runs.run();
         match runs.failed {
             Some((story, broken)) => {
                 let needed = story.seed - first + 1;

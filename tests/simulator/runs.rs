@@ -10,7 +10,7 @@ use ringgate::control::autocert::simulated::Mutant;
 use crate::checker::Broken;
 use crate::histogram::Histogram;
 use crate::weather::Story;
-use crate::world;
+use crate::world::{self, Outcome};
 
 /// Seeds to run.
 pub struct Runs {
@@ -20,6 +20,8 @@ pub struct Runs {
     mutant: Option<Mutant>,
     /// Tells each seed that fails, and runs all the same.
     pub goes_on: bool,
+    /// Runs only stories whose certificates name responders.
+    pub only_stapled: bool,
 }
 
 /// What came of them.
@@ -33,7 +35,7 @@ pub struct Ran {
 
 impl Runs {
     pub fn new(first: u64, seeds: u64, length: Duration, mutant: Option<Mutant>) -> Self {
-        Self { first, seeds, length, mutant, goes_on: false }
+        Self { first, seeds, length, mutant, goes_on: false, only_stapled: false }
     }
 
     /// Runs them all, or those before the first that fails.
@@ -54,7 +56,11 @@ impl Runs {
                             return;
                         }
                         let story = Story::of(self.first + number, self.length);
-                        let outcome = world::run(&story, self.mutant);
+                        let is_left_out = self.only_stapled && story.setting.responses.is_none();
+                        let outcome = match is_left_out {
+                            true => Outcome::default(),
+                            false => world::run(&story, self.mutant),
+                        };
                         if outcome.broken.is_some() && !self.goes_on {
                             end.fetch_min(number, Ordering::Relaxed);
                         }

@@ -78,7 +78,7 @@ impl Shrinking {
     /// Fewer names and nodes, no Caddy, shorter events.
     fn simplify(&mut self) -> bool {
         let mut has_changed = false;
-        let simpler: [fn(&mut Story); 5] = [
+        let simpler: [fn(&mut Story); 6] = [
             |story| {
                 story.setting.cas = 1;
                 story.events.retain(|event| event.ca == 0);
@@ -87,6 +87,7 @@ impl Shrinking {
             |story| story.setting.nodes = 1,
             |story| story.setting.has_caddy = false,
             |story| story.setting.reuses_validations = false,
+            |story| story.setting.responses = None,
         ];
         for simplify in simpler {
             let mut shorter = self.story.clone();
@@ -114,13 +115,15 @@ pub fn tell(story: &Story, broken: &Broken) -> String {
     };
     let caddy = if setting.has_caddy { " and a Caddy" } else { "" };
     let limits = if setting.limits_known { ", limits known" } else { "" };
+    let responses = setting.responses.map(|responses| format!(", {responses}"));
     let mut told = format!(
-        "seed {}: {} CA(s), {} name(s), {} node(s){caddy}, certificates of {}{limits}, {windows}\n",
+        "seed {}: {} CA(s), {} name(s), {} node(s){caddy}, certificates of {}{limits}, {windows}{}\n",
         story.seed,
         setting.cas,
         setting.names,
         setting.nodes,
-        Span(setting.lifetime)
+        Span(setting.lifetime),
+        responses.unwrap_or_default()
     );
     for event in &story.events {
         let lasts = match event.lasts {

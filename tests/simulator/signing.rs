@@ -5,12 +5,16 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use der::Decode;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer,
-    DistinguishedName, DnType, IsCa, KeyPair, SanType, SerialNumber,
+    CustomExtension, DistinguishedName, DnType, IsCa, KeyPair, SanType, SerialNumber, SigningKey,
 };
 use ringgate::clock::Moment;
+use x509_ocsp::ResponderId;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+
+use crate::responses::Responses;
 
 /// What was signed.
 #[derive(Clone, Debug)]
@@ -23,7 +27,10 @@ pub struct Signed {
 
 /// An intermediate that signs.
 pub struct Signer {
+    number: u8,
     issuer: CertifiedIssuer<'static, KeyPair>,
+    responder_id: ResponderId,
+    key: KeyPair,
     pem: String,
 }
 
@@ -60,7 +67,17 @@ impl Signer {
         .unwrap();
         let name = format!("Simulated Intermediate {number}");
         let issuer = CertifiedIssuer::signed_by(params(name), key(number), &root).unwrap();
-        Self { pem: issuer.pem(), issuer }
+        let subject = x509_cert::Certificate::from_der(issuer.der()).unwrap();
+        let responder_id = ResponderId::ByName(subject.tbs_certificate.subject);
+        Self { number, pem: issuer.pem(), issuer, responder_id, key: key(number) }
+    }
+
+    pub fn responder_id(&self) -> ResponderId {
+        self.responder_id.clone()
+    }
+
+    pub fn sign_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        self.key.sign(bytes).unwrap()
     }
 
     /// Signs a request (RFC 2986) for exactly this name. `Err`: what is wrong with it.
@@ -71,6 +88,7 @@ impl Signer {
         serial: u64,
         from: Moment,
         to: Moment,
+        responses: Option<&Responses>,
     ) -> Result<Signed, String> {
         let mut request = CertificateSigningRequestParams::from_der(&request.to_vec().into())
             .map_err(|error| error.to_string())?;
@@ -84,11 +102,28 @@ impl Signer {
         request.params.not_after = date(to).map_err(|error| error.to_string())?;
         request.params.serial_number = Some(SerialNumber::from(serial));
         request.params.use_authority_key_identifier_extension = true;
+        request.params.custom_extensions.extend(responses.map(|_| responder(self.number)));
+        if responses.is_some_and(|responses| responses.must_staple) {
+            // RFC 7633 §6: a sequence of the one number 5.
+            let (oid, content) = ([1, 3, 6, 1, 5, 5, 7, 1, 24], vec![0x30, 3, 2, 1, 5]);
+            let feature = CustomExtension::from_oid_content(&oid, content);
+            request.params.custom_extensions.push(feature);
+        }
         let leaf = request.signed_by(&self.issuer).map_err(|error| error.to_string())?;
         let der = leaf.der().to_vec();
         let id = identifier(&der).ok_or("the leaf has no authority key identifier")?;
         Ok(Signed { id, chain: leaf.pem() + &self.pem, der })
     }
+}
+
+/// The extension that names this CA's responder (RFC 5280 §4.2.2.1).
+fn responder(number: u8) -> CustomExtension {
+    let url = format!("http://ocsp{number}.sim");
+    let length = |more: usize| (url.len() + more) as u8;
+    let mut content = vec![0x30, length(14), 0x30, length(12)];
+    content.extend([6, 8, 0x2b, 6, 1, 5, 5, 7, 48, 1, 0x86, length(0)]);
+    content.extend(url.as_bytes());
+    CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], content)
 }
 
 fn identifier(leaf: &[u8]) -> Option<String> {

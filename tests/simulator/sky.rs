@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::responses::Fault;
 use crate::weather::{Outage, What};
 
 /// The events that are under way.
@@ -39,6 +40,18 @@ impl Sky {
 
     pub fn is_limited(&self) -> bool {
         self.limited().is_some()
+    }
+
+    /// What is wrong with its responder.
+    pub fn responder(&self) -> Option<Fault> {
+        self.find(|what| match what {
+            What::Responder(fault) => Some(*fault),
+            _ => None,
+        })
+    }
+
+    pub fn has_brief_responses(&self) -> bool {
+        self.is(What::BriefResponses)
     }
 
     fn is(&self, event: What) -> bool {

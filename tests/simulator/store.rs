@@ -16,6 +16,7 @@ use ringgate::store::{Expect, Lock, Store};
 
 use crate::checker::Checker;
 use crate::life::{Deed, Fate, Life};
+use crate::stapled::Stapled;
 
 /// `store/lock.rs` has the same.
 const STALE_AFTER: Duration = Duration::from_secs(10);
@@ -57,11 +58,12 @@ struct Tree {
 pub struct Shared {
     tree: Arc<Mutex<Tree>>,
     checker: Arc<Checker>,
+    stapled: Arc<Stapled>,
 }
 
 impl Shared {
-    pub fn new(checker: Arc<Checker>) -> Self {
-        Self { tree: Arc::default(), checker }
+    pub fn new(checker: Arc<Checker>, stapled: Arc<Stapled>) -> Self {
+        Self { tree: Arc::default(), checker, stapled }
     }
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
@@ -178,7 +180,7 @@ impl Store for Seen {
     }
 
     fn put(&self, name: &str, content: &[u8], expect: Expect<'_>) -> Result<bool> {
-        let checker = &self.shared.checker;
+        let (checker, stapled) = (&self.shared.checker, &self.shared.stapled);
         let stored = self.writing(name, true, |tree| {
             let there = tree.objects.get(name).map(|object| object.content.as_slice());
             let fits = match expect {
@@ -189,6 +191,7 @@ impl Store for Seen {
             if fits {
                 tree.put(name, content);
                 checker.stored(name, content);
+                stapled.stored(name, Some(content));
             }
             fits
         })?;
@@ -201,6 +204,7 @@ impl Store for Seen {
     fn remove(&self, name: &str) -> Result<()> {
         self.writing(name, false, |tree| {
             if tree.objects.remove(name).is_some() {
+                self.shared.stapled.stored(name, None);
                 tree.touch_above(name, Moment::now());
             }
         })?;

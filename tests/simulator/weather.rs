@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::dice::Dice;
 use crate::life::{Death, Deed};
+use crate::responses::{self, Fault, Responses};
 
 const fn hours(count: u64) -> Duration {
     Duration::from_secs(count * 3600)
@@ -34,6 +35,8 @@ pub struct Setting {
     pub reuses_validations: bool,
     /// The first CA is one whose limits ringgate knows, and keeps to before it is refused.
     pub limits_known: bool,
+    /// `None`: certificates name no responder.
+    pub responses: Option<Responses>,
 }
 
 /// One thing that goes wrong, or one that changes.
@@ -79,6 +82,12 @@ pub enum What {
     Incident,
     Lifetime(Duration),
     AccountsForgotten,
+    /// It revokes what it has issued, and says so by its responder alone.
+    Revocation,
+    // Of its responder.
+    Responder(Fault),
+    /// What it says lives for hours.
+    BriefResponses,
     // Of the machine.
     Restart,
     /// The process dies again and again, so long after each start.
@@ -175,6 +184,7 @@ impl Story {
                 .then(|| dice.pick(&[hours(6), DAY, DAY, DAY.saturating_mul(2)])),
             reuses_validations: dice.chance(0.5),
             limits_known: false,
+            responses: None,
         };
         let years = length.as_secs_f64() / (365.0 * DAY.as_secs_f64());
         // Some worlds are calm, some are not.
@@ -195,7 +205,6 @@ impl Story {
         if dice.chance(0.2) {
             events.extend(weekly_outage(&mut dice, &setting));
         }
-        events.sort_by_key(|event| event.at);
         let mut dice = Dice::new(seed, 5);
         setting.limits_known = dice.chance(0.4);
         if setting.limits_known && dice.chance(0.06) {
@@ -203,7 +212,11 @@ impl Story {
             setting.has_caddy = false;
             setting.length = length.min(CROWD_LENGTH);
             setting.lifetime = DAY * 90;
+        } else if let Some((responses, more)) = responses::of(seed, &setting) {
+            setting.responses = Some(responses);
+            events.extend(more);
         }
+        events.sort_by_key(|event| event.at);
         Self { seed, setting, events }
     }
 }
@@ -338,6 +351,9 @@ impl fmt::Display for What {
             Self::Incident => write!(f, "the CA must revoke all that it has issued"),
             Self::Lifetime(life) => write!(f, "certificates live {} from here on", Span(*life)),
             Self::AccountsForgotten => write!(f, "the CA forgets all accounts"),
+            Self::Revocation => write!(f, "the CA revokes all that it has issued"),
+            Self::Responder(fault) => write!(f, "the responder {fault}"),
+            Self::BriefResponses => write!(f, "what the responder says lives for hours"),
             Self::Restart => write!(f, "the process is down"),
             Self::CrashLoop { each } => {
                 write!(f, "the process dies {} after each start", Span(*each))

@@ -19,9 +19,11 @@ use crate::caddy;
 use crate::checker::{Broken, Checker};
 use crate::dice::Dice;
 use crate::histogram::Histogram;
-use crate::node::{Cells, Node, Published, served};
+use crate::node::{Cells, Node, Outside, Published, served};
 use crate::panics;
+use crate::responder::Responder;
 use crate::sky::Sky;
+use crate::stapled::{Occasion, Served, Stapled};
 use crate::store::{Disk, Shared};
 use crate::weather::{Story, What};
 
@@ -35,6 +37,7 @@ const RESTARTED_WITHIN: Duration = Duration::from_secs(60);
 const CRASHES_AT_MOST: u32 = 150;
 
 /// What came of a story.
+#[derive(Default)]
 pub struct Outcome {
     pub broken: Option<Broken>,
     pub histogram: Histogram,
@@ -67,8 +70,12 @@ struct World<'a> {
     skies: Vec<Arc<Sky>>,
     store: Shared,
     cas: Vec<Arc<Ca>>,
+    responders: Vec<Arc<Responder>>,
+    stapled: Arc<Stapled>,
     cells: Cells,
     nodes: Vec<Option<Node>>,
+    /// Processes that have been started, of any node.
+    processes: u64,
     /// When a node that was killed starts again.
     restarts: BTreeMap<usize, Moment>,
     next_crash: Option<(Moment, Duration)>,
@@ -87,7 +94,14 @@ impl<'a> World<'a> {
             let (checker, probe) = (checker.clone(), probe.clone());
             Arc::new(Ca::new(number, story.seed, &story.setting, sky.clone(), checker, probe))
         };
-        let cas = skies.iter().enumerate().map(ca).collect();
+        let cas: Vec<_> = skies.iter().enumerate().map(ca).collect();
+        let stapled = Arc::new(Stapled::new(story, BEGUN, checker.clone()));
+        let responder = |(number, (ca, sky)): (usize, (&Arc<Ca>, &Arc<Sky>))| {
+            let (ca, sky, stapled) = (ca.clone(), sky.clone(), stapled.clone());
+            let responses = story.setting.responses?;
+            Some(Arc::new(Responder::new(number, story.seed, responses, ca, sky, stapled)))
+        };
+        let responders = cas.iter().zip(&skies).enumerate().filter_map(responder).collect();
         let name = |number| ServerName::parse(&format!("n{number}.{DOMAIN}")).expect("a name");
         let mut names: Vec<_> = (0..story.setting.names).map(name).collect();
         // As ringgate takes them from its routes.
@@ -96,12 +110,15 @@ impl<'a> World<'a> {
         Self {
             story,
             names,
-            store: Shared::new(checker.clone()),
+            store: Shared::new(checker.clone(), stapled.clone()),
             checker,
             skies,
             cas,
+            responders,
+            stapled,
             cells,
             nodes: (0..story.setting.nodes).map(|_| None).collect(),
+            processes: 0,
             restarts: BTreeMap::new(),
             next_crash: None,
             deaths,
@@ -149,7 +166,10 @@ impl<'a> World<'a> {
                 node.stop();
             }
         }
-        Outcome { broken: self.checker.broken(), histogram: self.checker.take_histogram() }
+        let mut histogram = self.checker.take_histogram();
+        let (staples, most_asked) = self.stapled.counts();
+        histogram.staples(staples, most_asked);
+        Outcome { broken: self.checker.broken(), histogram }
     }
 
     /// When something begins or ends, the next one last.
@@ -203,6 +223,7 @@ impl<'a> World<'a> {
                     self.cas.iter().for_each(|ca| ca.set_lifetime(lifetime));
                 }
                 What::Incident => ca.incident(),
+                What::Revocation => ca.revoke(),
                 What::AccountsForgotten => ca.forget_accounts(),
                 What::RecordCut => self.store.cut_record(self.dice.next()),
                 What::CrashLoop { each } => {
@@ -261,7 +282,10 @@ impl<'a> World<'a> {
     fn start(&mut self, number: usize) {
         let (checker, store, names) =
             (self.checker.clone(), self.store.clone(), self.names.clone());
-        let before: Mutex<Vec<Option<Vec<u8>>>> = Mutex::new(vec![None; names.len()]);
+        let stapled = self.stapled.clone();
+        let process = self.processes;
+        self.processes += 1;
+        let before: Mutex<Vec<Option<(Vec<u8>, _)>>> = Mutex::new(vec![None; names.len()]);
         let is_started = Mutex::new(false);
         let published: Published = Arc::new(move |cell: &Cell| {
             let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
@@ -272,18 +296,30 @@ impl<'a> World<'a> {
                 if *before == now {
                     continue;
                 }
-                // What was served until this moment may have ended.
-                if let Some(before) = before {
-                    checker.served(name.as_str(), before, false, disk_is_fine);
+                let leaf_before = before.as_ref().map(|(leaf, _)| leaf);
+                let leaf = now.as_ref().map(|(leaf, _)| leaf);
+                if leaf_before != leaf {
+                    // What was served until this moment may have ended.
+                    if let Some(before) = leaf_before {
+                        checker.served(name.as_str(), before, false, disk_is_fine);
+                    }
+                    if let Some(leaf) = leaf {
+                        checker.served(name.as_str(), leaf, *is_started, disk_is_fine);
+                    }
                 }
-                if let Some(now) = &now {
-                    checker.served(name.as_str(), now, *is_started, disk_is_fine);
+                if let Some((leaf, staple)) = &now {
+                    let occasion = if *is_started { Occasion::Change } else { Occasion::Start };
+                    let (name, staple) = (name.as_str(), staple.as_deref());
+                    let served = Served { process, name, leaf, staple, occasion, disk_is_fine };
+                    stapled.served(&served);
                 }
                 *before = now;
             }
             *is_started = true;
         });
-        let node = Node::start(&self.names, &self.store, &self.cas, published);
+        let outside =
+            Outside { cas: &self.cas, responders: &self.responders, stapled: &self.stapled };
+        let node = Node::start(process, &self.names, &self.store, &outside, published);
         let (life, died) = (node.life.clone(), self.died.clone());
         tokio::spawn(async move {
             life.over().await;
@@ -295,6 +331,7 @@ impl<'a> World<'a> {
 
     fn stop(&mut self, number: usize) {
         if let Some(node) = self.nodes[number].take() {
+            self.stapled.process_ended(node.number);
             node.stop();
             self.checker.process_ended();
         }
@@ -322,12 +359,23 @@ impl<'a> World<'a> {
         let disk_is_fine = self.store.disk() == Disk::Fine;
         for node in self.nodes.iter().flatten() {
             for name in &self.names {
-                if let Some(leaf) = served(&node.cell, name) {
+                if let Some((leaf, staple)) = served(&node.cell, name) {
                     self.checker.served(name.as_str(), &leaf, false, disk_is_fine);
+                    self.stapled.served(&Served {
+                        process: node.number,
+                        name: name.as_str(),
+                        leaf: &leaf,
+                        staple: staple.as_deref(),
+                        occasion: Occasion::Look,
+                        disk_is_fine,
+                    });
                 }
             }
             let statuses = node.statuses().await;
             self.checker.statuses(&statuses, Moment::now());
+            if self.story.setting.responses.is_some() {
+                self.stapled.states(node.number, &node.states_of_staples().await);
+            }
         }
         if let Some(panic) = panics::seen() {
             self.checker.bug(format!("a panic: {panic}"));

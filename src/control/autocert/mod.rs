@@ -31,12 +31,12 @@ mod kinds;
 mod ledger;
 mod limits_known;
 mod lookup;
-mod mutant;
+pub(super) mod mutant;
 pub mod names;
 mod obtaining;
 mod order;
 mod outlook;
-mod pace;
+pub(super) mod pace;
 mod patience;
 pub mod plan;
 pub mod prepared;
@@ -61,7 +61,7 @@ pub use revocation::reason as revocation_reason;
 use verdict::Failed;
 
 /// Runs work that touches the store or computes on the pool of blocking threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     // A simulated store answers at once, and paused time does not pass while another thread works.
     #[cfg(feature = "simulation")]
     if crate::clock::simulated::is_on() {

@@ -40,11 +40,23 @@ pub enum Mutant {
     BudgetForgotten,
     /// What is used of them is not kept in the store.
     BudgetUnstored,
+    /// Staples of one moment are refreshed at one moment.
+    StaplesInStep,
+    /// A responder is asked each minute, however often it has failed.
+    StapleBackoffForgotten,
+    /// A staple that could not be refreshed is served on when it has ended.
+    StapleKeptPastEnd,
+    /// A staple is refreshed shortly before it ends.
+    StapleRefreshedLate,
+    /// A response that says 'revoked' is one that is refused.
+    StapleRevokedIgnored,
+    /// A staple is served and not stored.
+    StapleNotStored,
 }
 
 /// All of them, by the names that the simulator's command line takes.
 #[cfg(feature = "simulation")]
-pub const ALL: [(&str, Mutant); 17] = [
+pub const ALL: [(&str, Mutant); 23] = [
     ("no-jitter", Mutant::NoJitter),
     ("backoff-forgotten", Mutant::BackoffForgotten),
     ("replaces-kept", Mutant::ReplacesKept),
@@ -62,6 +74,12 @@ pub const ALL: [(&str, Mutant); 17] = [
     ("backoff-unbounded", Mutant::BackoffUnbounded),
     ("budget-forgotten", Mutant::BudgetForgotten),
     ("budget-unstored", Mutant::BudgetUnstored),
+    ("staples-in-step", Mutant::StaplesInStep),
+    ("staple-backoff-forgotten", Mutant::StapleBackoffForgotten),
+    ("staple-kept-past-end", Mutant::StapleKeptPastEnd),
+    ("staple-refreshed-late", Mutant::StapleRefreshedLate),
+    ("staple-revoked-ignored", Mutant::StapleRevokedIgnored),
+    ("staple-not-stored", Mutant::StapleNotStored),
 ];
 
 #[cfg(feature = "simulation")]

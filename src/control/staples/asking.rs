@@ -11,6 +11,8 @@ use crate::clock::Moment;
 use crate::store::Store;
 
 use super::super::addresses::Vouched;
+use super::super::autocert::blocking;
+use super::super::autocert::mutant::{Mutant, mutant};
 use super::super::autocert::transport::Transport;
 use super::super::certified::{Certified, Source};
 use super::fetch::{self, Unanswered};
@@ -201,6 +203,9 @@ fn found_instead(last: Answer, found: Option<Staple>) -> Answer {
 }
 
 async fn keep(means: &Means, certified: &Arc<Certified>, der: Vec<u8>) -> io::Result<()> {
+    if mutant(Mutant::StapleNotStored) {
+        return Ok(());
+    }
     let (store, certified) = (means.store.clone(), certified.clone());
     blocking(move || stored::put(&*store, &certified, &der)).await
 }
@@ -268,18 +273,6 @@ async fn judged(certified: Arc<Certified>, question: Arc<Question>, der: Bytes) 
         }
     })
     .await
-}
-
-/// Runs work that touches the store or verifies signatures on the pool of blocking threads.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down, and so is whoever waits for this.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }
 
 #[cfg(test)]

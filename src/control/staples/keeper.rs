@@ -14,6 +14,8 @@ use tracing::{debug, error, info, warn};
 use crate::clock::Moment;
 use crate::store::record::Class;
 
+use super::super::autocert::mutant::{Mutant, mutant};
+use super::super::autocert::pace;
 use super::super::certified::{Certified, Identity, Source};
 use super::asking::{Answer, Means, Staple, ask};
 use super::entry::{Entry, judged};
@@ -129,8 +131,9 @@ impl Keeper {
             }
             self.looked = now;
             self.start_due(now);
-            let next = self.due.first().map_or(now.plus(LOOK_EVERY), |(at, _)| *at);
-            let pause = next.since(now).clamp(Duration::from_millis(200), LOOK_EVERY);
+            let look_every = pace::between_looks(LOOK_EVERY);
+            let next = self.due.first().map_or(now.plus(look_every), |(at, _)| *at);
+            let pause = next.since(now).clamp(Duration::from_millis(200), look_every);
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -145,7 +148,7 @@ impl Keeper {
                     }
                     Err(panicked) => self.survive(&panicked),
                 },
-                () = tokio::time::sleep(pause) => {}
+                () = pace::pause(pause) => {}
             }
         }
     }
@@ -329,7 +332,7 @@ impl Keeper {
                 }
                 self.take(identity, place, staple, Some(now), now);
             }
-            Answer::Bad(Bad::Revoked(revoked)) => {
+            Answer::Bad(Bad::Revoked(revoked)) if !mutant(Mutant::StapleRevokedIgnored) => {
                 let (class, what) = judged(&Bad::Revoked(revoked));
                 entry.fail(class, &what, None, now);
                 self.revoked(identity, revoked);

@@ -10,8 +10,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::clock::Moment;
 
 use super::super::addresses::Vouched;
+use super::super::autocert::blocking;
 use super::super::certified::{Certified, Identity};
-use super::asking::{Means, blocking, vouched};
+use super::asking::{Means, vouched};
 use super::crl::look_up;
 use super::fetch::{self, Unanswered};
 use super::issuer::TrustStore;

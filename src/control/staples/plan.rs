@@ -7,6 +7,7 @@ use crate::clock::Moment;
 use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::autocert::backoff;
+use super::super::autocert::mutant::{Mutant, mutant};
 use super::response::Good;
 
 /// Responses of the same minute are refreshed over this part of their life, after its half.
@@ -87,6 +88,7 @@ impl fmt::Display for Why {
 /// Decides. The answer to the same facts at the same time is the same.
 pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
     let ends = facts.staple.map(|staple| dropped_at(&staple));
+    let ends = ends.filter(|_| !mutant(Mutant::StapleKeptPastEnd));
     if ends.is_some_and(|ends| ends <= now) {
         return Plan::Drop;
     }
@@ -98,7 +100,9 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
     let why = match &facts.staple {
         None => Why::NoStaple,
         Some(staple) => {
-            let at = refreshed_at(staple, facts.fetched, facts.seed);
+            // By a clock that was set back it is yet to be fetched.
+            let fetched = facts.fetched.filter(|fetched| *fetched <= now);
+            let at = refreshed_at(staple, fetched, facts.seed);
             if now < at {
                 return rest(at, Why::NotDue);
             }
@@ -120,6 +124,9 @@ fn retried_at(facts: &Facts<'_>, ends: Option<Moment>, now: Moment) -> Moment {
     let Some(last) = facts.attempts.last.as_ref().filter(|_| is_wanted) else {
         return backoff::due(facts.attempts, ends, None, facts.seed, now);
     };
+    if mutant(Mutant::StapleBackoffForgotten) {
+        return last.at.plus(APART_AT_MOST);
+    }
     let longest = ends.map_or(NOT_BEFORE_AT_MOST, |ends| ends.since(last.at) / PART_OF_REST);
     let latest = last.at.plus(longest.max(APART_AT_MOST));
     let not_before = last.not_before.map(|asked| asked.min(latest));
@@ -177,8 +184,12 @@ impl Known {
 /// When a staple is refreshed: after half of its life, a little later for some than for others.
 pub fn refreshed_at(staple: &Good, fetched: Option<Moment>, seed: u64) -> Moment {
     let life = staple.until.since(staple.this_update);
-    let part =
-        0.5 + SPREAD * backoff::fraction(seed, staple.this_update.unix_seconds().unsigned_abs());
+    let turn = staple.this_update.unix_seconds().unsigned_abs();
+    let part = match () {
+        () if mutant(Mutant::StaplesInStep) => 0.5,
+        () if mutant(Mutant::StapleRefreshedLate) => 0.97,
+        () => 0.5 + SPREAD * backoff::fraction(seed, turn),
+    };
     let usual = staple.this_update.plus(life.mul_f64(part));
     let apart = (life / APART).min(APART_AT_MOST);
     match fetched {
@@ -300,6 +311,25 @@ mod tests {
             now = now.plus(Duration::from_secs(30));
         }
         assert!((3..40).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn what_was_fetched_by_a_clock_that_was_ahead_is_refreshed_after_half_of_its_life() {
+        let day = 24 * HOUR;
+        let staple = staple(Duration::ZERO, 7 * day);
+        let none = Attempts::default();
+        let fetched = Some(NOW.plus(6 * day));
+        let facts = Facts {
+            staple: Some(staple),
+            fetched,
+            can_ask: true,
+            must_staple: false,
+            attempts: &none,
+            seed: 7,
+        };
+        let usual = refreshed_at(&staple, None, 7);
+        assert!(refreshed_at(&staple, fetched, 7) > usual.plus(2 * day));
+        assert_eq!(plan(&facts, NOW), Plan::Rest { until: usual, why: Why::NotDue });
     }
 
     #[test]
