@@ -12,6 +12,9 @@ use crate::histogram::Histogram;
 use crate::weather::Story;
 use crate::world::{self, Outcome};
 
+/// Where nobody sees a bar, so many seeds are a line.
+const SAID_EVERY: u64 = 250;
+
 /// Seeds to run.
 pub struct Runs {
     first: u64,
@@ -98,6 +101,8 @@ impl Runs {
             let bar = "#".repeat(filled) + &"-".repeat(WIDTH as usize - filled);
             let _ = write!(stderr, "\r[{bar}] {count}/{} seeds", self.seeds);
             let _ = stderr.flush();
+        } else if count.is_multiple_of(SAID_EVERY) {
+            let _ = writeln!(stderr, "{count}/{} seeds", self.seeds);
         }
     }
 }
