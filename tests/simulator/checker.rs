@@ -35,6 +35,8 @@ use crate::stapled::ASKED_AGAIN_WITHIN;
 use crate::weather::{Span, Story, What};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// No simulated CA asks for more patience between two questions for renewal information.
+const ASKED_WITHIN: Duration = Duration::from_secs(48 * 3600);
 /// Orders that may be refused in a row for their `replaces`: one per attempt whose second order was not
 /// answered.
 const REPLACES_REFUSED_AT_MOST: u32 = 5;
@@ -126,7 +128,7 @@ impl Checker {
             if matches!(event.what, What::Outage(_)) {
                 inner.outages.push(span);
             }
-            if event.what == What::NoRenewalInformation {
+            if matches!(event.what, What::NoRenewalInformation | What::Outage(_)) {
                 inner.no_windows[event.ca].push(span);
             }
             if matches!(event.what, What::DiskFull | What::DiskGone) {
@@ -470,16 +472,26 @@ impl Inner {
         free.max().unwrap_or((Duration::ZERO, from))
     }
 
+    /// By when everybody has asked for renewal information since the incident.
+    fn known_by(&self, one: &Certificate) -> Moment {
+        let Some(incident) = one.incident else { return one.to };
+        let mut spans = self.no_windows[one.ca].clone();
+        spans.sort_unstable();
+        let asked = incident.plus(ASKED_WITHIN);
+        spans.into_iter().fold(asked, |asked, (begin, end)| match begin <= asked && asked < end {
+            true => end.plus(Duration::from_secs(3600)),
+            false => asked,
+        })
+    }
+
     fn judge_end(&mut self, at: usize, has_windows: bool) {
         let one = &self.certificates[at];
         let (due, end, needed) = (one.due(), one.end(), one.needed());
         let is_revoked = end < one.to;
-        // A revocation that no renewal information could announce is nobody's to notice.
-        let are_served = || {
-            let mut gone = self.no_windows[one.ca].iter();
-            has_windows && !gone.any(|(from, to)| *from < end && *to > due.minus(DAY))
-        };
-        let could_know = !is_revoked || are_served();
+        // A revocation that no renewal information announces is nobody's to notice, and before it was to be had
+        // nobody could know.
+        let could_know = !is_revoked || has_windows;
+        let due = if is_revoked { due.max(self.known_by(one)) } else { due };
         let (free, from) = self.free(at, due, end);
         if free > needed && could_know {
             let how = if is_revoked { "was revoked" } else { "expired" };

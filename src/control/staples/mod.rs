@@ -6,7 +6,7 @@
 pub mod asking;
 #[cfg(test)]
 mod corpus;
-mod crl;
+pub mod crl;
 mod entry;
 mod fetch;
 pub mod issuer;
