@@ -91,8 +91,14 @@ impl fmt::Display for Histogram {
             if class.after_the_end > 0 {
                 writeln!(f, "  after its end        {:>8}", class.after_the_end)?;
             }
-            let orders = class.orders.iter().map(|(orders, count)| format!("{orders}: {count}"));
-            writeln!(f, "  orders per renewal   {}", orders.collect::<Vec<_>>().join(", "))?;
+            let renewals = |orders: u32| class.orders.get(&orders).copied().unwrap_or_default();
+            let (one, two, most) = (renewals(1), renewals(2), class.orders.keys().next_back());
+            writeln!(
+                f,
+                "  orders per renewal   1: {one}, 2: {two}, more: {} (at most {})",
+                class.renewals.saturating_sub(one + two),
+                most.copied().unwrap_or_default()
+            )?;
             writeln!(f, "  longest outage bridged {}", Span(class.longest_bridged))?;
         }
         writeln!(

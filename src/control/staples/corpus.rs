@@ -1,4 +1,5 @@
-//! What openssl wrote, read as it is and in every damaged form. Ordinary tests over kept files.
+//! What openssl wrote, read as it is and in every damaged form. Ordinary tests over kept files, which the fuzzer's
+//! targets begin from too.
 //!
 //! A file that once broke something belongs into `corpus/`, with a line in the table.
 
