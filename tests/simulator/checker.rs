@@ -17,8 +17,8 @@
 //! 6. Every wait has a reason and an end that an operator can read.
 //! 7. Names whose certificates are of the same minute are not renewed in the same minute.
 //!
-//! Where the store has lost what it held (a full or broken disk, a record cut short), 2, 3 and 5 cannot be
-//! asked of anybody: they hold again a day after.
+//! Where the store has lost what it held (a full or broken disk, a record cut short), or is slower than a lock
+//! lives that keeps two nodes apart, 2, 3 and 5 cannot be asked of anybody: they hold again a day after.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,8 @@ use crate::stapled::ASKED_AGAIN_WITHIN;
 use crate::weather::{Span, Story, What};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A lock that was not refreshed for ten seconds is anybody's (CertMagic's rule), and is refreshed every four.
+const SLOWER_THAN_LOCKS: Duration = Duration::from_secs(5);
 /// No simulated CA asks for more patience between two questions for renewal information.
 const ASKED_WITHIN: Duration = Duration::from_secs(48 * 3600);
 /// Orders that may be refused in a row for their `replaces`: one per attempt whose second order was not
@@ -134,7 +136,10 @@ impl Checker {
             if matches!(event.what, What::DiskFull | What::DiskGone) {
                 inner.disk.push(span);
             }
-            if event.what.forgets() {
+            let is_shared = story.setting.nodes > 1 || story.setting.has_caddy;
+            let outlives_locks =
+                matches!(event.what, What::DiskSlow { pause } if pause >= SLOWER_THAN_LOCKS);
+            if event.what.forgets() || (is_shared && outlives_locks) {
                 inner.forgetful.push((span.0, span.1.plus(DAY)));
             }
             disturbed.push(span);
