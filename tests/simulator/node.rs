@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use ringgate::clock::Moment;
 use ringgate::config::autocert::{
     Autocert, ChallengeKind, IssuerConfig, KeyType, TrustedCa, UntilIssued,
@@ -286,6 +286,22 @@ fn edge_settings() -> EdgeSettings {
     }
 }
 
+/// One exchange of a process, which may die over it: then there is no answer.
+async fn exchanged(
+    life: Arc<Life>,
+    answering: impl Future<Output = Result<Response<Bytes>, Trouble>>,
+) -> Result<Response<Bytes>, Trouble> {
+    let fate = life.deed(Deed::Exchange);
+    if fate == (Fate::Dead { has_effect: false }) {
+        std::future::pending::<()>().await;
+    }
+    let answer = answering.await;
+    if fate != Fate::Done || life.is_over() {
+        std::future::pending::<()>().await;
+    }
+    answer
+}
+
 /// The way from one process to the CA.
 struct Line {
     ca: Arc<Ca>,
@@ -301,17 +317,7 @@ impl std::fmt::Debug for Line {
 impl Exchange for Line {
     fn exchange(&self, request: Request<Bytes>) -> Answering {
         let (ca, life) = (self.ca.clone(), self.life.clone());
-        Box::pin(async move {
-            let fate = life.deed(Deed::Exchange);
-            if fate == (Fate::Dead { has_effect: false }) {
-                std::future::pending::<()>().await;
-            }
-            let answer: Result<_, Trouble> = ca.exchange(request).await;
-            if fate != Fate::Done || life.is_over() {
-                std::future::pending::<()>().await;
-            }
-            answer
-        })
+        Box::pin(exchanged(life, ca.exchange(request)))
     }
 }
 
@@ -339,14 +345,7 @@ impl Exchange for LineToResponders {
         let (process, stapled, life) = (self.process, self.stapled.clone(), self.life.clone());
         Box::pin(async move {
             let Some(responder) = responder else { return Err(Trouble::new("no such responder")) };
-            let fate = life.deed(Deed::Exchange);
-            if fate == (Fate::Dead { has_effect: false }) {
-                std::future::pending::<()>().await;
-            }
-            let answer = responder.exchange(process, request).await;
-            if fate != Fate::Done || life.is_over() {
-                std::future::pending::<()>().await;
-            }
+            let answer = exchanged(life, responder.exchange(process, request)).await;
             if let Ok(answer) = &answer {
                 stapled.answered(process, answer.body());
             }

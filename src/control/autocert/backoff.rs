@@ -61,7 +61,7 @@ const TRIES_LEFT: u32 = 8;
 /// What lives shorter is renewed within hours, and a CA that issues for two hours between two outages has to
 /// be asked in them: no pause of our own is longer, whatever failed.
 pub const SHORT: Duration = hours(10 * 24);
-const LONGEST_OF_SHORT: Duration = minutes(75);
+pub const LONGEST_OF_SHORT: Duration = minutes(75);
 /// No `Retry-After` is believed beyond this: a week is Let's Encrypt's longest limit.
 const LONGEST_RETRY_AFTER: Duration = hours(7 * 24);
 

@@ -79,7 +79,7 @@ pub fn read<'a>(
     name: &ServerName,
     directories: impl Iterator<Item = &'a str>,
 ) -> io::Result<Vec<Known>> {
-    directories.map(|directory| stored::read(store, directory, name)).collect()
+    read_again(store, name, directories.map(|directory| (directory, None)))
 }
 
 /// Reads it again, at each issuer with the certificate that is held from there.
@@ -112,7 +112,7 @@ pub fn take_in(known: &mut Known, found: Known) {
     }
     // And so do those of another node.
     if is_same && failed(&found.record.attempts) > failed(&known.record.attempts) {
-        known.record.attempts = found.record.attempts.clone();
+        known.record.attempts = found.record.attempts;
     }
     // Somebody emptied the store, or it did not take what we know: it is offered again.
     known.unsettled = true;

@@ -14,16 +14,14 @@ use super::backoff;
 /// Where nothing else is at stake than time, an issuer that cannot be asked has three tries (at once, after
 /// 5 and after about 20 seconds) before the next one is asked: a restart of a private CA takes less.
 const DOWN_FOR: Duration = Duration::from_secs(25);
-/// Control of a name that one CA cannot see is seldom seen by another, and each try counts against that
-/// one's limits too. But a firewall may keep out one CA alone.
-const UNPROVED_FOR: Duration = Duration::from_secs(20 * 3600);
 /// While a certificate is in force an issuer is waited for during this part of the time that was left when
 /// the renewal became due: three quarters remain for the next issuer, and for what a person has to mend.
 const WAITED_PART: u32 = 4;
 /// And for no longer than this, so that every issuer is asked within a day, or within two hours where
-/// certificates live for days: who knows for how long the next one can be reached.
+/// certificates live for days: who knows for how long the next one can be reached. Without proof of control it is
+/// always waited for as long: a name that one CA cannot see is seldom seen by another, and each try counts against
+/// that one's limits too. But a firewall may keep out one CA alone.
 const WAITED_AT_MOST: Duration = Duration::from_secs(20 * 3600);
-const WAITED_AT_MOST_OF_SHORT: Duration = Duration::from_secs(75 * 60);
 /// If nobody issues for a name it is thought over again after this; the configuration says who could.
 const NOBODY: Duration = Duration::from_secs(3600);
 
@@ -126,7 +124,7 @@ fn given_up(one: &Standing<'_>, need: &Need, retry: Moment, now: Moment) -> Mome
         return now;
     }
     let at_most = match need.lifetime {
-        Some(lifetime) if lifetime < backoff::SHORT => WAITED_AT_MOST_OF_SHORT,
+        Some(lifetime) if lifetime < backoff::SHORT => backoff::LONGEST_OF_SHORT,
         _ => WAITED_AT_MOST,
     };
     let patience = match need.ends {
@@ -136,7 +134,7 @@ fn given_up(one: &Standing<'_>, need: &Need, retry: Moment, now: Moment) -> Mome
     let waited = patience.max(since.plus(DOWN_FOR));
     match last.map(|last| last.class) {
         Some(Class::Operator) => now,
-        Some(Class::Validation) => waited.max(since.plus(UNPROVED_FOR.min(at_most))),
+        Some(Class::Validation) => waited.max(since.plus(at_most)),
         Some(Class::Unreachable) => waited,
         // It says itself that waiting is no use.
         Some(Class::Limited) | None if retry > waited => now,
