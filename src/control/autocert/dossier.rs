@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::name::ServerName;
 use crate::store::Store;
-use crate::store::record::{Attempts, Certificate, OpenOrder, Record};
+use crate::store::record::{Attempts, Certificate, Failure, OpenOrder, Record};
 
 use super::super::certified::Certified;
 use super::stored::{self, Known};
@@ -57,16 +57,26 @@ impl Dossier {
     }
 
     /// The last failure since the certificate was obtained, whoever's.
-    pub fn last_failure(&self) -> Option<&crate::store::record::Failure> {
+    pub fn last_failure_since(&self) -> Option<&Failure> {
         let obtained = self.serving().and_then(|known| known.record.certificate.as_ref()?.obtained);
         let serving_at = self.serving_at();
-        let failures = self.at.iter().enumerate().filter_map(|(at, known)| {
-            let last = known.record.attempts.last.as_ref()?;
+        let failures = self.failures().filter(|(at, last)| {
             // A success forgets the failures of its issuer, whatever the clock showed then.
-            let is_since = serving_at == Some(at) || obtained.is_none_or(|at| last.at >= at);
-            is_since.then_some(last)
+            serving_at == Some(*at) || obtained.is_none_or(|at| last.at >= at)
         });
-        failures.max_by_key(|last| last.at)
+        failures.map(|(_, last)| last).max_by_key(|last| last.at)
+    }
+
+    /// The last failure, be it older than the certificate: what a pause is for, though the clock was ahead
+    /// when the certificate was obtained.
+    pub fn last_failure(&self) -> Option<&Failure> {
+        self.failures().map(|(_, last)| last).max_by_key(|last| last.at)
+    }
+
+    /// The last failure at each configured issuer that has one, with its place in their order.
+    fn failures(&self) -> impl Iterator<Item = (usize, &Failure)> {
+        let at = self.at.iter().enumerate();
+        at.filter_map(|(at, known)| Some((at, known.record.attempts.last.as_ref()?)))
     }
 }
 
@@ -143,7 +153,7 @@ mod tests {
     use super::super::super::certified::samples::{Issuer, NOW};
     use super::*;
     use crate::clock::Moment;
-    use crate::store::record::{Class, Failure};
+    use crate::store::record::Class;
 
     #[test]
     fn a_finished_order_does_not_come_back_to_life_after_a_commit_that_failed() {
@@ -220,12 +230,13 @@ mod tests {
         let class = Class::Unreachable;
         let failure = Failure { at, class, what, remedy: None, not_before: None, settings };
         dossier.at[0].record.attempts.count(failure.clone());
-        assert_eq!(dossier.last_failure(), None);
+        assert_eq!(dossier.last_failure_since(), None);
+        assert_eq!(dossier.last_failure().map(|last| last.at), Some(at));
         dossier.at[0].record.attempts.count(Failure { at: NOW, ..failure.clone() });
-        assert_eq!(dossier.last_failure().map(|last| last.at), Some(NOW));
+        assert_eq!(dossier.last_failure_since().map(|last| last.at), Some(NOW));
         // By a clock that was set back since, one of the issuer that serves seems older.
         dossier.at[0].record.attempts = Attempts::default();
         dossier.at[1].record.attempts.count(failure);
-        assert_eq!(dossier.last_failure().map(|last| last.at), Some(at));
+        assert_eq!(dossier.last_failure_since().map(|last| last.at), Some(at));
     }
 }

@@ -149,7 +149,13 @@ impl Entry {
         };
         status.next = Some(next);
         status.next_at = at.map(rfc3339);
-        if let Some(last) = self.dossier.last_failure() {
+        let last = match planned {
+            Plan::AskOperator { .. } | Plan::Rest { why: Why::FailedBefore, .. } => {
+                self.dossier.last_failure()
+            }
+            _ => self.dossier.last_failure_since(),
+        };
+        if let Some(last) = last {
             status.set_error(&last.what, last.remedy.as_deref(), last.at);
         }
         status

@@ -159,7 +159,7 @@ pub fn stored_certificates(
             next: Some("when ringgate runs".into()),
             ..Status::default()
         };
-        if let Some(last) = dossier.last_failure() {
+        if let Some(last) = dossier.last_failure_since() {
             status.set_error(&last.what, last.remedy.as_deref(), last.at);
         }
         (status, dossier.certified().cloned())
