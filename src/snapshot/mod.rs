@@ -7,6 +7,7 @@ mod name_map;
 mod private_key;
 mod routes;
 mod settings;
+mod short_name;
 mod ticket_keys;
 mod upstreams;
 

@@ -14,6 +14,7 @@
 //! - [`everything`] — the comparison with all that perf/results keeps beside it, [`publishing`] for one;
 //!   [`report`] — its page; [`chart`] — its pictures.
 //! - [`renewals`] — another question on the same stage: do clients notice that certificates are renewed?
+//! - [`workers`] — and another: what do two workers cost, and how do they share the connections?
 //!
 //! Everything runs on one thread, pinned beside the upstream, away from the server's core.
 #![allow(
@@ -51,3 +52,4 @@ pub mod table;
 pub mod trust;
 pub mod verdict;
 pub mod watch;
+pub mod workers;

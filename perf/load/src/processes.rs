@@ -31,15 +31,31 @@ fn parent(stat: &str) -> Option<u32> {
 
 /// Time on a core of all threads of these processes, exact to the nanosecond.
 pub fn cpu(tree: &[u32]) -> io::Result<Duration> {
-    let mut nanos = 0;
+    let mut time = Duration::ZERO;
     for pid in tree {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // A thread may end between being listed and being read.
-            let Ok(line) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            nanos += line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        time += threads(*pid)?.into_iter().map(|(_, time)| time).sum::<Duration>();
+    }
+    Ok(time)
+}
+
+/// The threads of a process: their names, and how long each has run on a core.
+pub fn threads(pid: u32) -> io::Result<Vec<(String, Duration)>> {
+    let mut threads = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path();
+        let read = |file| fs::read_to_string(path.join(file));
+        // A thread may end between being listed and being read.
+        if let (Ok(name), Ok(time)) = (read("comm"), read("schedstat")) {
+            threads.push((name.trim_end().to_owned(), on_core(&time)));
         }
     }
-    Ok(Duration::from_nanos(nanos))
+    Ok(threads)
+}
+
+/// The first field of /proc/PID/schedstat.
+fn on_core(schedstat: &str) -> Duration {
+    let nanos = schedstat.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 /// Resident memory of these processes. What they share counts in each, which does not matter where only
