@@ -1,12 +1,14 @@
 //! The life of one connection, top to bottom: hello, choice, handshake, dial, relay.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock;
 use crate::name::ServerName;
 use crate::observe::counters::Report;
 use crate::observe::names::{Reason, Side};
-use crate::ring;
+use crate::ring::{self, Socket};
 use crate::snapshot::{ProxyVersion, Route};
 
 use super::client::identify;
@@ -25,18 +27,26 @@ use super::relay::relay;
 use super::worker::{Entry, Timeouts, Worker};
 
 /// Serves one accepted connection to its end, and accounts for it.
-pub async fn serve(entry: Entry, port: u16, timeouts: Timeouts) {
-    let worker = &entry.worker;
-    // Boxed, for a future that is moved before it is awaited leaves its room in this one twice.
-    let life = Box::pin(life(&entry.line, port, &timeouts, worker));
-    let ended = Timed::new(&entry.line, life).await;
-    if let Err(failure) = ended {
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps room for its arguments twice, and idle connections are made of this"
+)]
+pub fn serve(entry: Entry, port: u16, timeouts: Timeouts) -> impl Future<Output = ()> {
+    async move {
+        let (line, worker) = (&*entry.line, &*entry.worker);
+        let life = async {
+            // Boxed: an idle relay does not keep the room that the way to it needs.
+            let admitted = Box::pin(admit(line, port, &timeouts, worker)).await?;
+            let Some(Admitted { route, relay }) = admitted else { return Ok(()) };
+            relay.await.map_err(|ended| failure(ended, route))
+        };
+        let Err(failure) = Timed::new(line, life).await else { return };
         let Failure { ended, server_name, route } = *failure;
         worker.counters().ended(ended.reason).add(1);
         worker.report(ended.reason, || Report {
             side: ended.side,
             reason: ended.reason,
-            client: entry.line.source(),
+            client: line.source(),
             server_name,
             route: route.map(|route| route.from.clone()),
             detail: ended.detail,
@@ -51,34 +61,45 @@ struct Failure {
     route: Option<Arc<Route>>,
 }
 
-async fn life(
-    line: &Line,
+/// The end of a connection whose route is known.
+fn failure(ended: Ended, route: Arc<Route>) -> Box<Failure> {
+    Box::new(Failure { ended, server_name: None, route: Some(route) })
+}
+
+/// A connection that only has to be relayed. It keeps nothing of the snapshot but its route.
+struct Admitted<R> {
+    route: Arc<Route>,
+    relay: Pin<Box<R>>,
+}
+
+/// From the first byte to a connected upstream. `None`: all is done already.
+async fn admit<'a>(
+    line: &'a Line,
     port: u16,
     timeouts: &Timeouts,
-    worker: &Worker,
-) -> Result<(), Box<Failure>> {
-    // Boxed: an idle relay does not keep the room that a handshake needs.
+    worker: &'a Worker,
+) -> Result<Option<Admitted<impl Future<Output = Result<(), Ended>> + use<'a>>>, Box<Failure>> {
     let Some(Greeted { route, destination, records, server_name }) =
         Box::pin(greet(line, port, worker)).await?
     else {
-        return Ok(());
+        return Ok(None);
     };
-    let served = match destination {
+    match destination {
         Destination::Page => {
-            Box::pin(page::serve(line, worker, timeouts, records, server_name)).await
+            let served = Box::pin(page::serve(line, worker, timeouts, records, server_name)).await;
+            served.map(|()| None).map_err(|ended| failure(ended, route))
         }
         Destination::Upstream(id, upstream) => {
             let visitor = introduce(line, worker, &route, &records, server_name.as_deref());
-            let dialled = Box::pin(dial(line, worker, timeouts, (id, &upstream), visitor)).await;
-            // A long-lived connection keeps nothing of the snapshot but its route.
-            drop((upstream, server_name));
-            match dialled {
-                Ok(dialled) => relay(line, worker, timeouts.idle, records, dialled).await,
-                Err(ended) => Err(ended),
+            match Box::pin(dial(line, worker, timeouts, (id, &upstream), visitor)).await {
+                Ok(dialled) => {
+                    let relay = Box::pin(relay(line, worker, timeouts.idle, records, dialled));
+                    Ok(Some(Admitted { route, relay }))
+                }
+                Err(ended) => Err(failure(ended, route)),
             }
         }
-    };
-    served.map_err(|ended| Box::new(Failure { ended, server_name: None, route: Some(route) }))
+    }
 }
 
 /// A client whose handshake is complete.
@@ -235,15 +256,19 @@ async fn send_away(line: &Line, ended: &Ended) {
     linger(line).await;
 }
 
+/// Receives what is there and throws it away. Not where it is waited for: the future would have room for it.
+fn discard(client: &Socket) -> io::Result<Option<usize>> {
+    client.receive_now(&mut [0; 2048])
+}
+
 /// Finishes our side and waits for the client to finish its own, a little.
 pub async fn linger(line: &Line) {
     let client = line.client();
     client.finish();
     line.enter(Stage::Closing, clock::steady() + LINGER);
     let mut discarded = 0;
-    let mut bin = [0; 2048];
     while discarded < LINGER_BYTES {
-        match client.receive_now(&mut bin) {
+        match discard(client) {
             Ok(Some(0)) | Err(_) => return,
             Ok(Some(received)) => discarded += received,
             Ok(None) => {

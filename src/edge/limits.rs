@@ -57,6 +57,9 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 /// How long accepting pauses when descriptors run out, unless a connection ends before that.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// With no connection coming for so long, a burst is over.
+pub const LULL: Duration = Duration::from_millis(500);
+
 /// The longest request head that the built-in page reads; longer is answered with 431.
 pub const PAGE_HEAD_BYTES: usize = 8 * 1024;
 

@@ -20,7 +20,7 @@ use crate::snapshot::{self, Snapshot};
 use super::balance::Balance;
 use super::connection::serve;
 use super::http::plain::serve_plain;
-use super::limits::{ACCEPT_PAUSE, ACCEPTS_IN_FLIGHT};
+use super::limits::{ACCEPT_PAUSE, ACCEPTS_IN_FLIGHT, LULL};
 use super::line::Line;
 use super::listener::{Kind, Listener};
 use super::scratch::Scratch;
@@ -95,6 +95,9 @@ pub struct Worker {
     /// Told when the first ClientHello of a turn is complete.
     first_hello: Notify,
     hellos_in_turn: Cell<u64>,
+    /// Told when a connection comes and none has for a while.
+    stirred: Notify,
+    stirring: Cell<bool>,
     draining: Cell<bool>,
     /// shutdown_timeout has passed.
     interrupted: Cell<bool>,
@@ -137,11 +140,14 @@ impl Worker {
             departure: Notify::new(),
             first_hello: Notify::new(),
             hellos_in_turn: Cell::new(0),
+            stirred: Notify::new(),
+            stirring: Cell::new(false),
             draining: Cell::new(false),
             interrupted: Cell::new(false),
             accepting_paused: Cell::new(false),
         });
         ring::spawn(worker.clone().count_turns());
+        ring::spawn(worker.clone().tidy());
         let mut accepting = Vec::new();
         for Listener { socket, port, kind } in listeners {
             let listener = Socket::new(socket);
@@ -204,6 +210,9 @@ impl Worker {
 
     fn begin(self: &Rc<Self>, client: Socket, way: Way) {
         self.counters.accepted.add(1);
+        if !self.stirring.replace(true) {
+            self.stirred.notify_one();
+        }
         let timeouts = self.timeouts();
         // It has its place from here on, so that whoever is accepted in the same turn is counted.
         let entry = self.enter(Line::new(client, clock::steady() + timeouts.handshake));
@@ -301,6 +310,23 @@ impl Worker {
             if hellos > self.counters.most_hellos_in_a_turn.get() {
                 self.counters.most_hellos_in_a_turn.set(hellos);
             }
+        }
+    }
+
+    /// Gives back what a burst of connections needed, once none has come for a moment: handshakes take more
+    /// than connections that stand.
+    async fn tidy(self: Rc<Self>) {
+        loop {
+            self.stirred.notified().await;
+            loop {
+                let accepted = self.counters.accepted.get();
+                ring::sleep_until(clock::steady() + LULL).await;
+                if self.counters.accepted.get() == accepted {
+                    break;
+                }
+            }
+            self.stirring.set(false);
+            ring::give_back_memory();
         }
     }
 

@@ -8,6 +8,7 @@
 mod buffers;
 mod cancel;
 mod driver;
+mod memory;
 mod oneshot;
 mod runtime;
 mod socket;
@@ -17,6 +18,7 @@ mod unavailable;
 
 pub use buffers::{BUFFER_BYTES, Buffer, Buffers};
 pub use cancel::{Cancel, cancel};
+pub use memory::give_back_memory;
 pub use oneshot::{
     Accept, Connect, Readable, Receive, Send, accept, connect, readable, receive, receive_later,
     send,

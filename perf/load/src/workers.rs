@@ -102,7 +102,6 @@ fn measure(order: &Order, system: &System, cores: &Arrangement) -> Result<Window
     let dir = stage.scene.dir();
     let started = Started::start(&system.name, &command, None, address, dir)?;
     let pid = started.pid();
-    let before = worker_times(pid)?;
     let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
         let loads = cores.loads.iter().map(|core| {
             let clients = CLIENTS / cores.loads.len();
@@ -117,7 +116,8 @@ fn measure(order: &Order, system: &System, cores: &Arrangement) -> Result<Window
         };
         loads.into_iter().map(ended).collect::<Result<_, String>>()
     })?;
-    let after = worker_times(pid)?;
+    // Of all its life: it was started for this window.
+    let times = worker_times(pid)?;
     if let Some(refusal) = outcomes.iter().flat_map(judge).next() {
         return Err(format!("{}: {refusal}", cores.name));
     }
@@ -127,8 +127,6 @@ fn measure(order: &Order, system: &System, cores: &Arrangement) -> Result<Window
     };
     let busy = outcomes.iter().map(busy).sum::<f64>() / outcomes.len() as f64;
     let per_second = outcomes.iter().map(Outcome::rate).sum::<f64>();
-    let times: Vec<_> =
-        after.iter().zip(&before).map(|(after, before)| after.saturating_sub(*before)).collect();
     let all = times.iter().sum::<Duration>().as_secs_f64();
     let shares = times.iter().map(|time| time.as_secs_f64() / all).collect();
     Ok(Window { cost: 1e6 * busy / per_second, per_second, shares })

@@ -21,20 +21,34 @@ impl Relay<'_> {
         let mut bulk = false;
         let mut looks = EAGER_LOOKS;
         // What came in the same packet as the end of an upstream's handshake is no longer in its socket.
-        let mut moved = match &self.upstream_records {
-            Some(_) => self.seal(None, false, &mut bulk)?,
-            None => Moved::default(),
-        };
+        let mut came_before = self.upstream_records.is_some();
         loop {
-            if !moved.rest.is_empty() {
-                // Boxed, here and below: a connection has no room for what is rarely waited for.
-                Box::pin(send_all(self.line.client(), moved.rest)).await.map_err(client_gone)?;
+            // A variable of one turn of the loop: while it waits for an arrival a connection has no room for it.
+            let Moved { rest, finished, failed } = if std::mem::take(&mut came_before) {
+                self.seal(None, false, &mut bulk)?
+            } else {
+                let arrived = self.next_arrival(&mut bulk).await?;
+                // Ended from outside, it has read an end that nobody made.
+                if !matches!(arrived, Arrived::End) {
+                    self.touch();
+                }
+                let look = looks > 0;
+                looks = looks.saturating_sub(1);
+                match arrived {
+                    Arrived::Buffer(buffer) => self.seal(Some(buffer), look, &mut bulk)?,
+                    Arrived::Waiting => self.seal(None, true, &mut bulk)?,
+                    Arrived::End => self.upstream_end()?,
+                }
+            };
+            if !rest.is_empty() {
+                // Boxed, here and below: nor has it room for what is rarely waited for.
+                Box::pin(send_all(self.line.client(), rest)).await.map_err(client_gone)?;
                 self.touch();
             }
-            if let Some(ended) = moved.failed {
+            if let Some(ended) = failed {
                 return Err(ended);
             }
-            if moved.finished {
+            if finished {
                 self.line.client().finish();
                 // An end that came from outside is none of the upstream's making, and none for it to take.
                 if self.line.interrupted().is_none() {
@@ -44,18 +58,6 @@ impl Relay<'_> {
                 self.touch();
                 return Ok(());
             }
-            let arrived = self.next_arrival(&mut bulk).await?;
-            // Ended from outside, it has read an end that nobody made.
-            if !matches!(arrived, Arrived::End) {
-                self.touch();
-            }
-            let look = looks > 0;
-            looks = looks.saturating_sub(1);
-            moved = match arrived {
-                Arrived::Buffer(buffer) => self.seal(Some(buffer), look, &mut bulk)?,
-                Arrived::Waiting => self.seal(None, true, &mut bulk)?,
-                Arrived::End => self.upstream_end()?,
-            };
         }
     }
 
@@ -72,15 +74,25 @@ impl Relay<'_> {
         let mut receive = ring::receive_later(&self.upstream, self.worker.buffers());
         tokio::select! {
             biased;
-            received = &mut receive => {
-                return self.received(&self.upstream, received, bulk).await.map_err(upstream_gone);
-            }
+            received = &mut receive => return self.arrival_after(received, bulk).await,
             () = ring::sleep_until(clock::steady() + TICKET_HELD) => {}
         }
         let released = self.release()?;
         send_all(self.line.client(), released.rest).await.map_err(client_gone)?;
         let received = receive.await;
-        self.received(&self.upstream, received, bulk).await.map_err(upstream_gone)
+        self.arrival_after(received, bulk).await
+    }
+
+    /// What this receive from upstream brought, or else the next one.
+    async fn arrival_after(
+        &self,
+        received: io::Result<Option<Buffer>>,
+        bulk: &mut bool,
+    ) -> Result<Arrived, Ended> {
+        match self.arrived(received, bulk).map_err(upstream_gone)? {
+            Some(arrived) => Ok(arrived),
+            None => self.arrival(&self.upstream, bulk).await.map_err(upstream_gone),
+        }
     }
 
     /// Encrypts what arrived from upstream and sends it to the client. `look`: takes what else waits in

@@ -151,31 +151,35 @@ impl Relay<'_> {
 
     /// Waits until something arrives on `socket`.
     async fn arrival(&self, socket: &Socket, bulk: &mut bool) -> io::Result<Arrived> {
-        if *bulk {
-            ring::readable(socket).await?;
-            return Ok(Arrived::Waiting);
+        loop {
+            if *bulk {
+                ring::readable(socket).await?;
+                return Ok(Arrived::Waiting);
+            }
+            let received = ring::receive_later(socket, self.worker.buffers()).await;
+            if let Some(arrived) = self.arrived(received, bulk)? {
+                return Ok(arrived);
+            }
         }
-        let received = ring::receive_later(socket, self.worker.buffers()).await;
-        self.received(socket, received, bulk).await
     }
 
-    async fn received(
+    /// What a receive into a buffer brought. `None`: there was no buffer, and what arrives is to be taken in
+    /// bulk.
+    fn arrived(
         &self,
-        socket: &Socket,
         received: io::Result<Option<Buffer>>,
         bulk: &mut bool,
-    ) -> io::Result<Arrived> {
+    ) -> io::Result<Option<Arrived>> {
         match received {
             Ok(Some(buffer)) => {
                 *bulk = buffer.is_full();
-                Ok(Arrived::Buffer(buffer))
+                Ok(Some(Arrived::Buffer(buffer)))
             }
-            Ok(None) => Ok(Arrived::End),
+            Ok(None) => Ok(Some(Arrived::End)),
             // That says nothing of bytes: the kernel looks for a buffer first.
             Err(error) if self.worker.out_of_buffers(&error) => {
-                ring::readable(socket).await?;
                 *bulk = true;
-                Ok(Arrived::Waiting)
+                Ok(None)
             }
             Err(error) => Err(error),
         }

@@ -15,40 +15,46 @@ impl Relay<'_> {
     pub(super) async fn upward(&self) -> Result<(), Ended> {
         let mut bulk = false;
         // Records may have come in the same packet as the end of the handshake.
-        let mut moved = self.open(None)?;
+        let mut came_before = true;
         loop {
-            if !moved.rest.is_empty() {
-                // Boxed, here and below: a connection has no room for what is rarely waited for.
-                if Box::pin(send_all(&self.upstream, moved.rest)).await.is_err() {
+            // A variable of one turn of the loop: while it waits for an arrival a connection has no room for it.
+            let Moved { rest, finished, .. } = if std::mem::take(&mut came_before) {
+                self.open(None)?
+            } else {
+                let client = self.line.client();
+                let arrived = self.arrival(client, &mut bulk).await.map_err(client_gone)?;
+                // Ended from outside, it has read an end that nobody made: a quiet connection stays one.
+                if !matches!(arrived, Arrived::End) {
+                    self.touch();
+                }
+                if self.is_done_listening() {
+                    return Ok(());
+                }
+                match arrived {
+                    Arrived::Buffer(buffer) => self.open(Some(buffer))?,
+                    Arrived::Waiting => self.open_bulk(&mut bulk)?,
+                    // TCP ended without close_notify (RFC 8446 §6.1). With all of the response out, many do.
+                    Arrived::End if self.upstream_finished.get() => {
+                        Moved { finished: true, ..Moved::default() }
+                    }
+                    Arrived::End if self.line.interrupted().is_some() => {
+                        // Nobody has said that this was all.
+                        self.line.cut_upstream();
+                        return Ok(());
+                    }
+                    Arrived::End => return Err(Ended::new(Side::Client, Reason::Truncated)),
+                }
+            };
+            if !rest.is_empty() {
+                // Boxed, here and below: nor has it room for what is rarely waited for.
+                if Box::pin(send_all(&self.upstream, rest)).await.is_err() {
                     self.upstream_is_deaf();
                 }
                 self.touch();
             }
-            if moved.finished {
+            if finished {
                 return self.finish_upstream().await;
             }
-            let arrived = self.arrival(self.line.client(), &mut bulk).await.map_err(client_gone)?;
-            // Ended from outside, it has read an end that nobody made: a quiet connection stays one.
-            if !matches!(arrived, Arrived::End) {
-                self.touch();
-            }
-            if self.is_done_listening() {
-                return Ok(());
-            }
-            moved = match arrived {
-                Arrived::Buffer(buffer) => self.open(Some(buffer))?,
-                Arrived::Waiting => self.open_bulk(&mut bulk)?,
-                // TCP ended without close_notify (RFC 8446 §6.1). With all of the response out, many do.
-                Arrived::End if self.upstream_finished.get() => {
-                    return self.finish_upstream().await;
-                }
-                Arrived::End if self.line.interrupted().is_some() => {
-                    // Nobody has said that this was all.
-                    self.line.cut_upstream();
-                    return Ok(());
-                }
-                Arrived::End => return Err(Ended::new(Side::Client, Reason::Truncated)),
-            };
         }
     }
 
