@@ -21,7 +21,13 @@ const BUFFERS: u16 = 256;
 /// The group that receive operations name; a worker has only one.
 const GROUP: u16 = 0;
 /// The kernel wants the ring of entries on a page of its own.
-const PAGE_BYTES: usize = 4096;
+pub const PAGE_BYTES: usize = 4096;
+/// How far within a page memory begins that large copies are made from and to. glibc before 2.39 makes those
+/// by `rep movsb`, and AMD's Zen 3 and 4 need twenty times as long for that where the destination is less than a
+/// cache line ahead of the source, both counted within their pages. rustls copies what it is to encrypt into
+/// vectors of its own, which begin with a page and five bytes of header
+/// (perf/results/where-the-time-goes.md).
+pub const WITHIN_PAGE_BYTES: usize = 128;
 
 /// The buffers of one worker; clones share them.
 #[derive(Clone)]
@@ -45,7 +51,7 @@ impl Buffers {
     /// If the kernel refuses; before 5.19 it knows no such rings.
     pub(super) fn register() -> io::Result<Self> {
         let entries = allocate(usize::from(BUFFERS) * size_of::<BufRingEntry>())?.cast();
-        let memory = allocate(usize::from(BUFFERS) * BUFFER_BYTES)?;
+        let memory = allocate(WITHIN_PAGE_BYTES + usize::from(BUFFERS) * BUFFER_BYTES)?;
         driver::register(|ring| {
             // SAFETY: the memory of the entries is of that size and never freed.
             unsafe { ring.register_buf_ring_with_flags(entries as u64, BUFFERS, GROUP, 0) }
@@ -71,8 +77,9 @@ impl Buffers {
 
 impl Shared {
     fn address(&self, id: u16) -> *mut u8 {
+        let begin = WITHIN_PAGE_BYTES + usize::from(id & (BUFFERS - 1)) * BUFFER_BYTES;
         // SAFETY: `id` is below `BUFFERS` (masked), so the address is inside `memory`.
-        unsafe { self.memory.add(usize::from(id & (BUFFERS - 1)) * BUFFER_BYTES) }
+        unsafe { self.memory.add(begin) }
     }
 
     /// Hands buffer `id` to the kernel.

@@ -16,7 +16,7 @@ mod tasks;
 mod timers;
 mod unavailable;
 
-pub use buffers::{BUFFER_BYTES, Buffer, Buffers};
+pub use buffers::{BUFFER_BYTES, Buffer, Buffers, PAGE_BYTES, WITHIN_PAGE_BYTES};
 pub use cancel::{Cancel, cancel};
 pub use memory::give_back_memory;
 pub use oneshot::{
