@@ -39,7 +39,8 @@ struct Window {
     /// Server CPU per connection, in microseconds.
     cost: f64,
     per_second: f64,
-    /// Of the time of all workers that of each, which is its share of the connections: they cost the same.
+    /// The share of each worker in the time that all have had on a core. Where the cores are equal that is its
+    /// share of the connections, for they cost the same.
     shares: Vec<f64>,
 }
 
