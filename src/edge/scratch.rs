@@ -109,11 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_area_begins_where_it_should_and_has_its_length() {
+    fn every_area_begins_where_it_should_and_is_long_enough() {
         let Scratch { input, plain, output } = Scratch::new();
-        for (area, len) in [(&input, input.len()), (&plain.bytes, 0), (&output.bytes, 0)] {
+        for area in [&input, &plain.bytes, &output.bytes] {
             assert_eq!(area.as_ptr() as usize % PAGE_BYTES, WITHIN_PAGE_BYTES);
-            assert!(area.len() >= len.max(LONGEST_PENDING_BYTES + BULK_BYTES));
+            assert!(area.len() >= LONGEST_PENDING_BYTES + BULK_BYTES);
         }
     }
 }

@@ -24,10 +24,15 @@ impl Cores {
 
     /// Pins this process, and what it starts without a core of its own, to the load's core.
     pub fn pin_load(self) -> io::Result<()> {
-        let mut set = CpuSet::new();
-        set.set(self.load);
-        Ok(sched_setaffinity(None, &set)?)
+        pin(&[self.load])
     }
+}
+
+/// Lets this thread, and what it starts, run on these cores only.
+pub fn pin(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Enough for 10,000 idle connections: two on the server, and one on each side of it, which are other

@@ -16,7 +16,8 @@
 //! - [`renewals`] — another question on the same stage: do clients notice that certificates are renewed?
 //! - [`workers`] — and another: what do two workers cost, and how do they share the connections?
 //!
-//! Everything runs on one thread, pinned beside the upstream, away from the server's core.
+//! Everything runs on one thread, pinned beside the upstream, away from the server's core; but two loads of
+//! [`workers`] are a thread each, and share the cores with the server.
 #![allow(
     clippy::disallowed_methods,
     reason = "measures from outside: reads clocks, /proc and files, and runs nowhere but here"

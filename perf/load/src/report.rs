@@ -69,9 +69,9 @@ fn text(name: &str, everything: &Everything, order: &Order) -> String {
             Spread::of(point.outcomes.iter().map(|outcome| outcome.latency_micros[at] as f64))
         };
         let p50 = latency(0).map_or(0.0, |spread| spread.median);
-        let p99 = latency(1).map_or_else(|| "-".to_owned(), |s| spread(s, 0));
+        let p99 = latency(1).map_or_else(|| "-".to_owned(), |s| s.show(0));
         let cost = Spread::of(point.outcomes.iter().filter_map(Outcome::cost));
-        let cost = cost.map_or_else(|| "-".to_owned(), |s| spread(s, 1));
+        let cost = cost.map_or_else(|| "-".to_owned(), |s| s.show(1));
         let _ = writeln!(text, "| {} | {p50:.0} | {p99} | {cost} |", point.per_second);
     }
     text
@@ -91,10 +91,10 @@ fn glance(text: &mut String, everything: &Everything) {
         let Some(ours) = rounds(results, scenario, 0) else { return };
         let cost = Spread::of(ours.iter().filter_map(Outcome::cost));
         let _ =
-            write!(text, "| {title} | {} |", cost.map_or_else(|| "-".to_owned(), |s| spread(s, 2)));
+            write!(text, "| {title} | {} |", cost.map_or_else(|| "-".to_owned(), |s| s.show(2)));
         for at in 1..=peers.len() {
             let ratio = rounds(results, scenario, at).and_then(|theirs| ratio(ours, theirs));
-            let _ = write!(text, " {} |", ratio.map_or_else(|| "-".to_owned(), |s| spread(s, 2)));
+            let _ = write!(text, " {} |", ratio.map_or_else(|| "-".to_owned(), |s| s.show(2)));
         }
         text.push('\n');
     };
@@ -111,17 +111,12 @@ fn glance(text: &mut String, everything: &Everything) {
     let post_quantum =
         rounds(results, Scenario::PostQuantum, 0).zip(rounds(results, Scenario::Full, 0));
     if let Some(over) = post_quantum.and_then(|(with, without)| ratio(with, without)) {
-        let _ = writeln!(text, "\nX25519MLKEM768 over our own X25519: {}.", spread(over, 2));
+        let _ = writeln!(text, "\nX25519MLKEM768 over our own X25519: {}.", over.show(2));
     }
     let resumed = rounds(results, Scenario::Resumed, 0).into_iter().flatten();
     if let Some(share) = Spread::of(resumed.filter_map(Outcome::resumed_share)) {
         let _ = writeln!(text, "Tickets that were accepted: {:.1} % at least.", share.min * 100.0);
     }
-}
-
-fn spread(spread: Spread, digits: usize) -> String {
-    let Spread { min, median, max } = spread;
-    format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
 }
 
 /// What the rounds of the system at this place gave.

@@ -110,6 +110,12 @@ impl Spread {
         };
         Some(Self { min, median, max })
     }
+
+    /// The median, and from where to where.
+    pub fn show(self, digits: usize) -> String {
+        let Self { min, median, max } = self;
+        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    }
 }
 
 /// What `a` costs in terms of `b`, round by round: a machine that is slow for a while is slow for both.

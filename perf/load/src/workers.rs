@@ -3,13 +3,10 @@
 //! The load needs cores too, and this machine may have only two. So the cores are equal, each with a load of
 //! its own, or unequal, with all of the load on the second.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-
-use crate::comparison::Order;
-use crate::cores::raise_open_files;
+use crate::cores::{Cores, pin, raise_open_files};
 use crate::filled;
 use crate::outcome::Outcome;
 use crate::plan::{Plan, Scenario};
@@ -26,6 +23,18 @@ const SCENARIO: Scenario = Scenario::Full;
 const CLIENTS: usize = 64;
 /// How worker threads are called.
 const WORKER: &str = "worker-";
+
+/// What is downloaded: nothing.
+const BULK_BYTES: u64 = 0;
+
+/// What to measure, and for how long.
+pub struct Order {
+    pub system: System,
+    pub rounds: u64,
+    pub window: Duration,
+    /// Where the upstream's configuration is.
+    pub peers: PathBuf,
+}
 
 /// Whose cores are which.
 struct Arrangement {
@@ -44,14 +53,14 @@ struct Window {
     shares: Vec<f64>,
 }
 
-/// Measures all arrangements in alternating rounds, and prints them. `progress` is told what comes next.
+/// Measures all arrangements in alternating rounds, and says what they gave. `progress` is told what comes next.
 ///
 /// # Errors
 /// If it cannot be run, or a connection failed.
 pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<String, String> {
     raise_open_files().map_err(|error| format!("cannot raise the limit of open files: {error}"))?;
-    let system = order.systems.first().ok_or("which system?")?;
-    let (first, second) = (order.cores.server, order.cores.load);
+    let Cores { server: first, load: second } =
+        Cores::of_this_machine().map_err(|error| error.to_string())?;
     let arrangements = [
         ("one worker on the first core, the load on the second", vec![first], vec![second]),
         ("two workers, a load on either core", vec![first, second], vec![first, second]),
@@ -62,9 +71,9 @@ pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<String, String>
     let mut windows: [Vec<Window>; 3] = Default::default();
     for round in 0..order.rounds {
         for turn in 0..arrangements.len() {
-            let at = (round + turn) % arrangements.len();
+            let at = (round as usize + turn) % arrangements.len();
             progress(&format!("round {} {}", round + 1, arrangements[at].name));
-            windows[at].push(measure(order, system, &arrangements[at])?);
+            windows[at].push(measure(order, &arrangements[at])?);
         }
     }
     let mut text = format!("{}: server CPU per connection, µs\n", SCENARIO.title());
@@ -87,15 +96,14 @@ pub fn compare(order: &Order, progress: impl Fn(&str)) -> Result<String, String>
 }
 
 fn shown(spread: Option<Spread>, digits: usize) -> String {
-    spread.map_or("-".to_owned(), |Spread { min, median, max }| {
-        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
-    })
+    spread.map_or("-".to_owned(), |spread| spread.show(digits))
 }
 
 /// One window on a freshly started server and upstream. The upstream runs where the loads do.
-fn measure(order: &Order, system: &System, cores: &Arrangement) -> Result<Window, String> {
-    pin(&cores.loads)?;
-    let stage = Stage::set(&order.peers, order.bulk_bytes)?;
+fn measure(order: &Order, cores: &Arrangement) -> Result<Window, String> {
+    let system = &order.system;
+    pin(&cores.loads).map_err(not_pinned)?;
+    let stage = Stage::set(&order.peers, BULK_BYTES)?;
     let list: Vec<_> = cores.workers.iter().map(ToString::to_string).collect();
     let command = filled::command(system, &stage, SCENARIO.key())?;
     let command = format!("taskset -c {} {command}", list.join(","));
@@ -107,7 +115,7 @@ fn measure(order: &Order, system: &System, cores: &Arrangement) -> Result<Window
         let loads = cores.loads.iter().map(|core| {
             let clients = CLIENTS / cores.loads.len();
             scope.spawn(move || {
-                pin(&[*core])?;
+                pin(&[*core]).map_err(not_pinned)?;
                 load(dir, address, pid, clients, order.window)
             })
         });
@@ -165,9 +173,6 @@ fn worker_times(pid: u32) -> Result<Vec<Duration>, String> {
     Ok(workers.into_iter().map(|(_, time)| time).collect())
 }
 
-/// Lets this thread, and what it starts, run on these cores only.
-fn pin(cores: &[usize]) -> Result<(), String> {
-    let mut set = CpuSet::new();
-    cores.iter().for_each(|core| set.set(*core));
-    sched_setaffinity(None, &set).map_err(|error| format!("cannot pin to a core: {error}"))
+fn not_pinned(error: std::io::Error) -> String {
+    format!("cannot pin to a core: {error}")
 }
