@@ -23,7 +23,7 @@ const GROUP: u16 = 0;
 /// The kernel wants the ring of entries on a page of its own.
 pub const PAGE_BYTES: usize = 4096;
 /// How far within a page memory begins that large copies are made from and to. glibc before 2.39 makes those
-/// by `rep movsb`, and AMD's Zen 3 and 4 need twenty times as long for that where the destination is less than a
+/// by `rep movsb`, and AMD's Zen 3 needs twenty times as long for that where the destination is less than a
 /// cache line ahead of the source, both counted within their pages. rustls copies what it is to encrypt into
 /// vectors of its own, which begin with a page and five bytes of header (perf/results/zen-3.md).
 pub const WITHIN_PAGE_BYTES: usize = 128;
