@@ -185,7 +185,7 @@ impl Locked<'_> {
                 "autocert_dir must be ringgate's to write, with space left",
             )));
         }
-        warn!(name = %self.name, "ordering although nothing can be stored, for there is no certificate that will do");
+        warn!(name = %self.name, "ordering although nothing can be stored, for a certificate cannot wait longer");
         Ok(())
     }
 

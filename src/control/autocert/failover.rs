@@ -115,6 +115,19 @@ fn retry(one: &Standing<'_>, need: &Need, now: Moment) -> (Moment, Obstacle) {
     }
 }
 
+/// Until when a renewal that became due at `since` waits for what cannot be had now, where the certificate is in
+/// force until `ends`.
+pub fn patience(since: Moment, ends: Moment, lifetime: Option<Duration>) -> Moment {
+    since.plus((ends.since(since) / WAITED_PART).min(waited_at_most(lifetime)))
+}
+
+fn waited_at_most(lifetime: Option<Duration>) -> Duration {
+    match lifetime {
+        Some(lifetime) if lifetime < backoff::SHORT => backoff::LONGEST_OF_SHORT,
+        _ => WAITED_AT_MOST,
+    }
+}
+
 /// From when on the issuer is not waited for any more.
 fn given_up(one: &Standing<'_>, need: &Need, retry: Moment, now: Moment) -> Moment {
     let last = one.attempts.last.as_ref();
@@ -123,18 +136,11 @@ fn given_up(one: &Standing<'_>, need: &Need, retry: Moment, now: Moment) -> Mome
     if since > now {
         return now;
     }
-    let at_most = match need.lifetime {
-        Some(lifetime) if lifetime < backoff::SHORT => backoff::LONGEST_OF_SHORT,
-        _ => WAITED_AT_MOST,
-    };
-    let patience = match need.ends {
-        Some(ends) => need.since.plus((ends.since(need.since) / WAITED_PART).min(at_most)),
-        None => since,
-    };
+    let patience = need.ends.map_or(since, |ends| patience(need.since, ends, need.lifetime));
     let waited = patience.max(since.plus(DOWN_FOR));
     match last.map(|last| last.class) {
         Some(Class::Operator) => now,
-        Some(Class::Validation) => waited.max(since.plus(at_most)),
+        Some(Class::Validation) => waited.max(since.plus(waited_at_most(need.lifetime))),
         Some(Class::Unreachable) => waited,
         // It says itself that waiting is no use.
         Some(Class::Limited) | None if retry > waited => now,

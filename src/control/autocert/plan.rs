@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::record::Renewal;
 
-use super::failover::{Choice, Need, Obstacle, Standing, choose};
+use super::failover::{Choice, Need, Obstacle, Standing, choose, patience};
 use super::mutant::{Mutant, mutant};
 use super::renewal::{Basis, Validity, last_resort, not_again_before, renewed_at};
 
@@ -154,14 +154,25 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
     if facts.issuers.get(at).is_some_and(|one| one.begun.is_some()) {
         return Plan::Resume { at, why };
     }
-    // An order whose private key or URL is lost with a crash is an order too many, so there is time.
     if let Some(validity) = &facts.validity
         && !facts.storable
-        && now < last_resort(validity)
+        && !facts.revoked
     {
-        return Plan::Rest { until: last_resort(validity), why: Why::CannotStore };
+        let until = unstored_from(validity, facts.renewal);
+        if now < until {
+            return Plan::Rest { until, why: Why::CannotStore };
+        }
     }
     Plan::Order { at, why }
+}
+
+/// From when on a certificate that is valid is renewed though nothing can be stored. An order whose private key or
+/// URL is lost with a crash is an order too many, so the store is waited for, but as for an issuer that is down:
+/// who knows for how long the CA issues.
+fn unstored_from(validity: &Validity, renewal: Option<&Renewal>) -> Moment {
+    let (due, _) = renewed_at(validity, renewal);
+    let lifetime = validity.not_after.since(validity.not_before);
+    patience(due, validity.not_after, Some(lifetime)).min(last_resort(validity))
 }
 
 /// Why a certificate is due.
@@ -263,8 +274,10 @@ mod tests {
         let begun = [Standing { begun: Some(NOW), ..none[0] }];
         let (fresh, old) = (Some(validity(1, 90)), Some(validity(70, 90)));
         let (in_window, before_window) = (renewal(-1, 40), renewal(20, 40));
+        let long_in_window = renewal(-2, 40);
         let base = facts(fresh, &none);
-        let cases: [(&str, Facts<'_>, Plan); 14] = [
+        let of_days = facts(Some(validity(1, 6)), &none);
+        let cases: [(&str, Facts<'_>, Plan); 17] = [
             ("new", facts(None, &none), Plan::Order { at: 0, why: Why::NoCertificate }),
             ("old", facts(old, &none), Plan::Order { at: 0, why: Why::Lifetime }),
             (
@@ -306,16 +319,34 @@ mod tests {
             ),
             (
                 "cannot store",
-                Facts { storable: false, ..facts(old, &none) },
+                Facts { storable: false, renewal: Some(&in_window), ..base },
                 Plan::Rest {
-                    until: validity(70, 90).not_after.minus(9 * DAY),
+                    until: in_window.selected.plus(Duration::from_secs(20 * 3600)),
                     why: Why::CannotStore,
                 },
             ),
             (
-                "cannot store and must",
-                Facts { storable: false, ..facts(Some(validity(82, 90)), &none) },
+                "cannot store and waited for a day",
+                Facts { storable: false, ..facts(old, &none) },
                 Plan::Order { at: 0, why: Why::Lifetime },
+            ),
+            (
+                "cannot store, and certificates live for days",
+                Facts { storable: false, renewal: Some(&in_window), ..of_days },
+                Plan::Rest {
+                    until: in_window.selected.plus(Duration::from_secs(75 * 60)),
+                    why: Why::CannotStore,
+                },
+            ),
+            (
+                "cannot store and waited for hours",
+                Facts { storable: false, renewal: Some(&long_in_window), ..of_days },
+                Plan::Order { at: 0, why: Why::Window },
+            ),
+            (
+                "cannot store and is revoked",
+                Facts { storable: false, revoked: true, ..base },
+                Plan::Order { at: 0, why: Why::Revoked },
             ),
             (
                 "not asked again though not due",
