@@ -133,6 +133,16 @@ fn pass(arguments: &Arguments, seeds: u64, length: Duration) -> bool {
     runs.only_stapled = arguments.only_stapled;
     let runs = runs.run();
     let took = begun.elapsed().as_secs_f64();
+    if arguments.goes_on || runs.failed.is_none() {
+        println!("{}", runs.histogram);
+        println!(
+            "{} of {} seeds of {} years passed in {took:.1} s: {} renewals",
+            runs.count - runs.failures,
+            runs.count,
+            length.as_secs() / YEAR.as_secs(),
+            runs.histogram.renewals()
+        );
+    }
     if let Some((story, broken)) = runs.failed {
         println!("{}", shrink::tell(&story, &broken));
         let (story, broken) = shrink::shrink(&story, broken, None);
@@ -141,13 +151,6 @@ fn pass(arguments: &Arguments, seeds: u64, length: Duration) -> bool {
         println!("again: scripts/simulate 1 --seed {} --years {years}", story.seed);
         return false;
     }
-    println!("{}", runs.histogram);
-    println!(
-        "{} seeds of {} years passed in {took:.1} s: {} renewals",
-        runs.count,
-        length.as_secs() / YEAR.as_secs(),
-        runs.histogram.renewals()
-    );
     true
 }
 

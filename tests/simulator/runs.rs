@@ -31,6 +31,7 @@ pub struct Runs {
 #[derive(Default)]
 pub struct Ran {
     pub count: u64,
+    pub failures: u64,
     pub histogram: Histogram,
     /// The first seed that failed, by its number.
     pub failed: Option<(Story, Broken)>,
@@ -76,6 +77,7 @@ impl Runs {
             drop(sender);
             for (story, outcome) in outcomes {
                 ran.count += 1;
+                ran.failures += u64::from(outcome.broken.is_some());
                 ran.histogram.add(outcome.histogram);
                 let is_first = ran.failed.as_ref().is_none_or(|(other, _)| story.seed < other.seed);
                 if let Some(broken) = outcome.broken.as_ref().filter(|_| self.goes_on) {
