@@ -6,7 +6,7 @@ use crate::clock::Moment;
 use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::certified::Certified;
-use super::plan::{Facts, Known, Plan, dropped_at, plan};
+use super::plan::{Facts, Known, Plan, asked_again_at, dropped_at, plan};
 use super::response::{Bad, Good};
 use super::state::State;
 
@@ -28,6 +28,8 @@ pub struct Entry {
 #[derive(Default, PartialEq)]
 struct Trouble {
     attempts: Attempts,
+    /// Its last staple has expired, and the responder is left alone until then.
+    not_before: Option<Moment>,
     /// As of when its issuer has said that it is revoked, whatever it says since.
     revoked: Option<Moment>,
     /// The last complaint, so that it is told once.
@@ -68,6 +70,7 @@ impl Entry {
     fn forgive(&mut self) {
         if let Some(trouble) = &mut self.trouble {
             trouble.attempts = Attempts::default();
+            trouble.not_before = None;
         }
         self.tidy();
     }
@@ -98,6 +101,7 @@ impl Entry {
         let facts = Facts {
             staple: self.good,
             fetched: self.fetched,
+            not_before: self.trouble.as_ref().and_then(|trouble| trouble.not_before),
             can_ask: !self.place.is_empty(),
             must_staple: self.certified.named.must_staple && !self.is_revoked(),
             attempts: self.attempts(),
@@ -152,6 +156,14 @@ impl Entry {
             not_before,
             settings,
         });
+    }
+
+    /// Takes that the staple has expired, for this reason.
+    pub fn expire(&mut self, why: String) {
+        if let (Some(good), Some(fetched)) = (self.good, self.fetched) {
+            self.trouble().not_before = Some(asked_again_at(&good, fetched));
+        }
+        self.drop_staple(State::Refused(why));
     }
 
     /// Takes that there is nothing to staple, for this reason. Returns whether something was.

@@ -256,7 +256,7 @@ impl Keeper {
                         entry.certified
                     );
                 }
-                entry.drop_staple(State::Refused(why));
+                entry.expire(why);
                 self.tell(identity, None);
                 self.decide(identity, now);
             }

@@ -21,6 +21,10 @@ const PART_OF_REST: u32 = 4;
 /// ... and no sooner than after this part of the whole life, at most a minute.
 const APART: u32 = 20;
 const APART_AT_MOST: Duration = Duration::from_secs(60);
+/// Where what was fetched expires right away, another is not fetched sooner than this part of its life after it ...
+const EXPIRED_APART: u32 = 8;
+/// ... at most this: nor would the responder's next one last.
+const EXPIRED_APART_AT_MOST: Duration = Duration::from_secs(20 * 60);
 /// A responder whose answer must come is not believed that it wants to be left alone for longer than this.
 const NOT_BEFORE_AT_MOST: Duration = Duration::from_secs(3600);
 /// What has this lifetime is tried again often, whatever failed.
@@ -41,6 +45,8 @@ pub struct Facts<'a> {
     pub staple: Option<Good>,
     /// When it was fetched; `None` for one that was found.
     pub fetched: Option<Moment>,
+    /// What was fetched before has expired, and its responder is left alone until then.
+    pub not_before: Option<Moment>,
     /// A responder is named, and what it says can be checked.
     pub can_ask: bool,
     /// It is worth little without a staple, and may have one.
@@ -70,6 +76,7 @@ pub enum Why {
     HalfOfLife,
     NotDue,
     FailedBefore,
+    ExpiredAtOnce,
     NobodyToAsk,
 }
 
@@ -80,6 +87,7 @@ impl fmt::Display for Why {
             Self::HalfOfLife => "half of the staple's life is over",
             Self::NotDue => "the staple is not due",
             Self::FailedBefore => "a pause after failures",
+            Self::ExpiredAtOnce => "a pause, for the responder's last answer expired right away",
             Self::NobodyToAsk => "there is nobody to ask",
         })
     }
@@ -98,7 +106,14 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
         return rest(FAR, Why::NobodyToAsk);
     }
     let why = match &facts.staple {
-        None => Why::NoStaple,
+        None => {
+            // By a clock that was set back it may be far ahead.
+            let latest = now.plus(EXPIRED_APART_AT_MOST);
+            if let Some(until) = facts.not_before.filter(|at| now < *at && *at <= latest) {
+                return rest(until, Why::ExpiredAtOnce);
+            }
+            Why::NoStaple
+        }
         Some(staple) => {
             // By a clock that was set back it is yet to be fetched.
             let fetched = facts.fetched.filter(|fetched| *fetched <= now);
@@ -209,6 +224,13 @@ pub fn dropped_at(staple: &Good) -> Moment {
         .minus((life / DROPPED_BEFORE).min(DROPPED_BEFORE_AT_MOST).max(Duration::from_secs(1)))
 }
 
+/// When a responder is asked again whose response expired that was fetched then: soon, but not once a second where
+/// all of its responses expire a second later.
+pub fn asked_again_at(expired: &Good, fetched: Moment) -> Moment {
+    let life = expired.until.since(expired.this_update);
+    fetched.plus((life / EXPIRED_APART).min(EXPIRED_APART_AT_MOST))
+}
+
 /// When a list that said this is looked into again.
 pub fn list_again_at(next_update: Option<Moment>, seed: u64, now: Moment) -> Moment {
     let turn = now.unix_seconds().unsigned_abs();
@@ -252,6 +274,7 @@ mod tests {
         let base = Facts {
             staple: None,
             fetched: None,
+            not_before: None,
             can_ask: true,
             must_staple: false,
             attempts: &none,
@@ -259,8 +282,23 @@ mod tests {
         };
         let with = |begun, life| Facts { staple: Some(staple(begun, life)), ..base };
         let day = 24 * HOUR;
-        let cases: [(&str, Facts<'_>, Option<Plan>, Option<Why>); 7] = [
+        let pause =
+            |from| Facts { not_before: Some(asked_again_at(&staple(day, day), from)), ..base };
+        let cases: [(&str, Facts<'_>, Option<Plan>, Option<Why>); 10] = [
             ("new", base, Some(Plan::Ask { why: Why::NoStaple }), None),
+            ("expired at once", pause(NOW.minus(HOUR / 4)), None, Some(Why::ExpiredAtOnce)),
+            (
+                "expired a while ago",
+                pause(NOW.minus(HOUR / 3)),
+                Some(Plan::Ask { why: Why::NoStaple }),
+                None,
+            ),
+            (
+                "expired by a wrong clock",
+                pause(NOW.plus(day)),
+                Some(Plan::Ask { why: Why::NoStaple }),
+                None,
+            ),
             ("failed", Facts { attempts: &failed, ..base }, None, Some(Why::FailedBefore)),
             ("fresh", with(HOUR, 7 * day), None, Some(Why::NotDue)),
             ("old", with(5 * day, 7 * day), Some(Plan::Ask { why: Why::HalfOfLife }), None),
@@ -322,6 +360,7 @@ mod tests {
         let facts = Facts {
             staple: Some(staple),
             fetched,
+            not_before: None,
             can_ask: true,
             must_staple: false,
             attempts: &none,
@@ -345,6 +384,7 @@ mod tests {
             let facts = Facts {
                 staple,
                 fetched: None,
+                not_before: None,
                 can_ask: true,
                 must_staple,
                 attempts: &attempts,
@@ -417,8 +457,9 @@ mod tests {
         ) {
             let attempts = if has_failed { failed(Duration::from_secs(ago)) } else { Attempts::default() };
             let staple = Some(staple(Duration::from_secs(begun), Duration::from_secs(life)));
-            let facts =
-                Facts { staple, fetched: None, can_ask, must_staple, attempts: &attempts, seed };
+            let facts = Facts {
+                staple, fetched: None, not_before: None, can_ask, must_staple, attempts: &attempts, seed,
+            };
             if let Plan::Rest { until, .. } = plan(&facts, NOW) {
                 prop_assert!(until > NOW);
             }
