@@ -41,6 +41,13 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const SEEDS_FOR_A_MUTANT: u64 = 400;
 /// How the names of mistakes begin that only stories with staples can show.
 const OF_STAPLES: &str = "staple";
+/// Mistakes that few stories show, with a seed that does: where none is asked for by name, that one is run first.
+const SHOWN_BY: [(&str, u64); 4] = [
+    ("pause-by-wrong-clock", 43),
+    ("budget-forgotten", 98),
+    ("budget-unstored", 121),
+    ("staples-in-step", 129),
+];
 /// What `scripts/test` runs besides the mutants.
 const SEEDS: u64 = 200;
 const YEARS: u32 = 2;
@@ -54,7 +61,7 @@ simulator [N] [--years Y] [--seed S] [--mutant NAME|all]
   --all         go on after a seed that fails, and name each
   --log         what ringgate logs, by the simulated clock
   --mutant M    make this mistake on purpose and count the seeds until it is found; all: each in turn
-Without arguments: what scripts/test runs, 200 seeds of two years and then all mutants.";
+Without arguments: what scripts/test runs, 200 seeds of two years and then all mutants, by seeds known to find them.";
 
 struct Arguments {
     seeds: Option<u64>,
@@ -118,9 +125,7 @@ fn main() -> ExitCode {
             find(&chosen, first, seeds.unwrap_or(SEEDS_FOR_A_MUTANT), length)
         }
         (None, Some(seeds)) => pass(&arguments, seeds, length),
-        (None, None) => {
-            pass(&arguments, SEEDS, length) && find(&MUTANTS, first, SEEDS_FOR_A_MUTANT, length)
-        }
+        (None, None) => pass(&arguments, SEEDS, length) && find_again(length),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -152,6 +157,22 @@ fn pass(arguments: &Arguments, seeds: u64, length: Duration) -> bool {
         return false;
     }
     true
+}
+
+/// Finds all mutants, where a seed is known by that one, and otherwise as `find` does.
+fn find_again(length: Duration) -> bool {
+    let mut are_found = true;
+    for one @ (name, mutant) in MUTANTS {
+        let shown_by = SHOWN_BY.iter().find(|(shown, _)| *shown == name).map(|(_, seed)| *seed);
+        let shown = shown_by.and_then(|seed| Runs::new(seed, 1, length, Some(mutant)).run().failed);
+        match shown {
+            Some((story, broken)) => {
+                println!("mutant {name:<24} found by seed {:>5}: {}", story.seed, broken.what);
+            }
+            None => are_found &= find(&[one], 0, SEEDS_FOR_A_MUTANT, length),
+        }
+    }
+    are_found
 }
 
 /// Runs seeds with each mutant until one fails, which is what is wanted.
