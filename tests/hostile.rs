@@ -24,6 +24,7 @@ fn start() -> (Nginx, Ringgate) {
 fn still_serves(ringgate: &Ringgate) {
     let output = curl(&ringgate.root(), ringgate.address, "app.localhost", "/", &[]);
     assert_eq!(output.stdout, b"the page of calm\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!ringgate.log().contains("this is a bug"), "{}", ringgate.log());
 }
 
 fn raw(ringgate: &Ringgate) -> TcpStream {
@@ -84,6 +85,12 @@ fn damaged_and_oversized_hellos_get_an_alert() {
     let long: Vec<u8> =
         long.chunks(16_384).flat_map(|chunk| [&[22, 3, 1, 0x40, 0][..], chunk].concat()).collect();
     assert_eq!(answer(&ringgate, &long), illegal_parameter);
+    // A byte behind the hello in its record: unexpected_message (RFC 8446 §5.1).
+    let mut longer = client_hello("app.localhost");
+    longer.push(0);
+    let length = u16::try_from(longer.len() - 5).unwrap();
+    longer[3..5].copy_from_slice(&length.to_be_bytes());
+    assert_eq!(answer(&ringgate, &longer), alert(10));
     still_serves(&ringgate);
 }
 

@@ -17,6 +17,9 @@ pub trait Unbuffered {
     fn process<'c, 'b>(&'c mut self, bytes: &'b mut [u8]) -> UnbufferedStatus<'c, 'b, Self::Data>;
 
     fn is_in_handshake(&self) -> bool;
+
+    /// Whether there is something to encode, an alert for example.
+    fn has_more_to_send(&self) -> bool;
 }
 
 impl Unbuffered for UnbufferedServerConnection {
@@ -29,6 +32,10 @@ impl Unbuffered for UnbufferedServerConnection {
     fn is_in_handshake(&self) -> bool {
         self.is_handshaking()
     }
+
+    fn has_more_to_send(&self) -> bool {
+        self.wants_write()
+    }
 }
 
 impl Unbuffered for UnbufferedClientConnection {
@@ -40,6 +47,10 @@ impl Unbuffered for UnbufferedClientConnection {
 
     fn is_in_handshake(&self) -> bool {
         self.is_handshaking()
+    }
+
+    fn has_more_to_send(&self) -> bool {
+        self.wants_write()
     }
 }
 
@@ -54,6 +65,8 @@ pub struct Records<C = UnbufferedServerConnection> {
     /// Plaintext that turned up while something was written, or came with the end of the handshake.
     early: Vec<u8>,
     peer_finished: bool,
+    /// rustls counts into bytes that it has been shown, and what failed does not show them again.
+    failed: bool,
 }
 
 /// Whether the peer has more to say.
@@ -73,6 +86,8 @@ pub enum RecordError {
     TooMuchPending,
     /// Our own areas were too small, or the keys are used up: a bug.
     Ours(&'static str),
+    /// It had ended before.
+    Over,
 }
 
 impl std::fmt::Display for RecordError {
@@ -81,6 +96,7 @@ impl std::fmt::Display for RecordError {
             Self::Peer(error) => write!(f, "{error}"),
             Self::TooMuchPending => f.write_str("too many bytes wait for the end of their message"),
             Self::Ours(what) => f.write_str(what),
+            Self::Over => f.write_str("the record layer has failed before"),
         }
     }
 }
@@ -100,7 +116,7 @@ impl From<EncryptError> for RecordError {
 impl<C: Unbuffered> Records<C> {
     /// `pending` is what was received behind the handshake, `held` what may wait for the first response.
     pub fn new(tls: Box<C>, pending: Vec<u8>, held: Vec<u8>, peer_finished: bool) -> Self {
-        Self { tls, pending, held, early: Vec::new(), peer_finished }
+        Self { tls, pending, held, early: Vec::new(), peer_finished, failed: false }
     }
 
     pub fn tls(&self) -> &C {
@@ -118,7 +134,29 @@ impl<C: Unbuffered> Records<C> {
 
     /// Decrypts `input` in place, which starts with [`Records::pending`], and appends the plaintext to
     /// `plain`. Incomplete bytes at its end become the new pending.
+    ///
+    /// # Errors
+    /// What ends the record layer: after that only `release` has something to say.
     pub fn open(&mut self, input: &mut [u8], plain: &mut Filling) -> Result<Incoming, RecordError> {
+        self.unless_failed(|records| records.decrypt(input, plain))
+    }
+
+    fn unless_failed<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, RecordError>,
+    ) -> Result<T, RecordError> {
+        if self.failed {
+            return Err(RecordError::Over);
+        }
+        let outcome = work(self);
+        if outcome.is_err() {
+            self.failed = true;
+            self.pending = Vec::new();
+        }
+        outcome
+    }
+
+    fn decrypt(&mut self, input: &mut [u8], plain: &mut Filling) -> Result<Incoming, RecordError> {
         let mut rest = input;
         if !plain.push(&std::mem::take(&mut self.early)) {
             return Err(RecordError::Ours("no room for decrypted bytes"));
@@ -146,7 +184,6 @@ impl<C: Unbuffered> Records<C> {
                 }
                 Ok(_) => more = false,
                 Err(error) => {
-                    self.pending = Vec::new();
                     encode_alert(&mut *self.tls, &mut self.held);
                     return Err(RecordError::Peer(error));
                 }
@@ -175,12 +212,12 @@ impl<C: Unbuffered> Records<C> {
 
     /// Appends what is held and `plain`, encrypted, to `out`.
     pub fn seal(&mut self, plain: &[u8], out: &mut Filling) -> Result<(), RecordError> {
-        self.write(out, Sealing::Plain(plain))
+        self.unless_failed(|records| records.write(out, Sealing::Plain(plain)))
     }
 
     /// Appends what is held and a close_notify to `out`: nothing may be sealed after it.
     pub fn seal_close(&mut self, out: &mut Filling) -> Result<(), RecordError> {
-        self.write(out, Sealing::Close)
+        self.unless_failed(|records| records.write(out, Sealing::Close))
     }
 
     /// Moves what is held to `out`.
@@ -232,8 +269,9 @@ impl<C: Unbuffered> Records<C> {
 
 /// After an error rustls has an alert to send; it is appended to `to`.
 pub fn encode_alert<C: Unbuffered>(tls: &mut C, to: &mut Vec<u8>) {
-    // Alert and perhaps what was queued before it; a bound because an error is involved.
-    for _ in 0..8 {
+    // Alert and perhaps what was queued before it. Not once more: with nothing to send rustls looks at what it
+    // was shown, by its own count of bytes, and is shown none here.
+    while tls.has_more_to_send() {
         match tls.process(&mut []).state {
             Ok(ConnectionState::EncodeTlsData(mut message)) => {
                 if encode(to, |room| message.encode(room)).is_err() {
@@ -276,3 +314,6 @@ pub fn encode(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

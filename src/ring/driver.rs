@@ -182,7 +182,8 @@ pub(super) struct Turned {
 /// Submits what is to be submitted and takes what has completed. `wait`: sleeps until something has.
 pub(super) fn turn(wait: bool) -> Turned {
     with_driver(|driver| {
-        driver.enter(wait);
+        // What a full queue has brought meanwhile is news already, and nothing else may come.
+        driver.enter(wait && !driver.turned.bell && !driver.turned.deadline);
         driver.reap();
         std::mem::take(&mut driver.turned)
     })
