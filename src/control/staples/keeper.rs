@@ -21,7 +21,7 @@ use super::asking::{Answer, Means, Staple, ask};
 use super::entry::{Entry, judged};
 use super::fetch::Unanswered;
 use super::lists::Looked;
-use super::plan::{Plan, Use, list_due_at_last};
+use super::plan::{Plan, Use, dropped_at, list_due_at_last};
 use super::responders::Responders;
 use super::response::{Bad, Good, Revoked};
 use super::state::State;
@@ -69,6 +69,8 @@ pub fn start(means: Means) -> (mpsc::UnboundedSender<Watch>, mpsc::UnboundedRece
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
     Staple(Identity),
+    /// The end of a staple, for the case that its successor is still waited for.
+    End(Identity),
     List(Arc<str>),
 }
 
@@ -244,23 +246,28 @@ impl Keeper {
             }
             Plan::Ask { why } => {
                 debug!(certificate = %entry.certified, %why, "a staple is asked for");
+                if let Some(good) = &entry.good {
+                    self.due.insert((dropped_at(good), Task::End(identity)));
+                }
                 self.responders.wait(&entry.place, entry.wanted_by(), identity);
             }
             Plan::Drop => {
-                let why = entry.last_failure().unwrap_or("it was not replaced in time").to_owned();
-                let telling = self.told_dropped.one_more_at(now);
-                if telling != Telling::Silent {
-                    let more = and_more(telling);
-                    warn!(
-                        "the staple of {} is dropped, for it expires: {why}{more}",
-                        entry.certified
-                    );
-                }
-                entry.expire(why);
-                self.tell(identity, None);
+                self.expire(identity, now);
                 self.decide(identity, now);
             }
         }
+    }
+
+    fn expire(&mut self, identity: Identity, now: Moment) {
+        let Some(entry) = self.entries.get_mut(&identity) else { return };
+        let why = entry.last_failure().unwrap_or("it was not replaced in time").to_owned();
+        let telling = self.told_dropped.one_more_at(now);
+        if telling != Telling::Silent {
+            let more = and_more(telling);
+            warn!("the staple of {} is dropped, for it expires: {why}{more}", entry.certified);
+        }
+        entry.expire(why);
+        self.tell(identity, None);
     }
 
     fn start_due(&mut self, now: Moment) {
@@ -274,6 +281,15 @@ impl Keeper {
                         entry.due = None;
                     }
                     self.decide(identity, now);
+                }
+                Task::End(identity) => {
+                    // One that rests finds out by itself.
+                    let is_over = |entry: &Box<Entry>| {
+                        entry.due.is_none() && matches!(entry.plan(now), Plan::Drop)
+                    };
+                    if self.entries.get(&identity).is_some_and(is_over) {
+                        self.expire(identity, now);
+                    }
                 }
                 Task::List(url) => self.start_list(url, now),
             }
@@ -483,7 +499,7 @@ impl Keeper {
                 let what = "it failed by a bug of ringgate".to_owned();
                 self.finish_list(&url, Looked::Refused(what), now);
             }
-            None => {}
+            Some((Task::End(_), _)) | None => {}
         }
     }
 }

@@ -63,6 +63,36 @@ async fn a_staple_by_hand_that_was_taken_away_is_not_watched_over() {
 }
 
 #[tokio::test]
+async fn a_staple_that_ends_while_its_successor_is_waited_for_is_dropped_in_time() {
+    let (_scratch, mut keeper, mut told) = keeper("keeper-end");
+    let (one, other) =
+        (certified(&[format!("http://{PLACE}/")]), certified(&[format!("http://{PLACE}/")]));
+    let now = Moment::now();
+    let good = |seconds| {
+        let until = now.plus(Duration::from_secs(seconds));
+        Good { this_update: now.minus(Duration::from_secs(3600)), until }
+    };
+    keeper.watch(watch(vec![(&one, Some(good(600))), (&other, Some(good(1200)))]));
+    keeper.start_due(now);
+    // Both are being asked for; nobody answers.
+    assert_eq!((keeper.workers.len(), keeper.due.len()), (2, 2));
+    keeper.start_due(dropped_at(&good(600)));
+    let news = told.try_recv().unwrap();
+    assert_eq!((news.identity, news.staple), (one.identity(), None));
+    assert!(told.try_recv().is_err());
+    // Its place in the queue is kept, and what comes is taken.
+    let staple = Staple { der: vec![1], good: good(7200) };
+    keeper.finish_asked(one.identity(), PLACE, Answer::Fetched(staple, None), now);
+    assert!(told.try_recv().unwrap().staple.is_some());
+    // The end of a staple that was replaced in time is nobody's.
+    let staple = Staple { der: vec![2], good: good(9000) };
+    keeper.finish_asked(other.identity(), PLACE, Answer::Fetched(staple, None), now);
+    assert!(told.try_recv().unwrap().staple.is_some());
+    keeper.start_due(dropped_at(&good(1200)));
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn a_list_whose_certificates_have_gone_while_it_was_looked_into_is_looked_into_no_more() {
     let (_scratch, mut keeper, _told) = keeper("keeper-list");
     let (one, url) = (certified(&[]), Arc::<str>::from("http://lists.example/1.crl"));
