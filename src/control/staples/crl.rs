@@ -110,11 +110,6 @@ pub fn look_up<'a>(
     check_scope(list.extensions.as_ref(), point)?;
     let (this_update, next_update) =
         (moment(&list.this_update), list.next_update.as_ref().map(moment));
-    if this_update > now.plus(TOLERANCE) {
-        return Err(format!(
-            "it is from {this_update}, which is yet to come; check the machine's clock"
-        ));
-    }
     let wanted: HashSet<&[u8]> = serials.collect();
     let mut revoked = HashMap::new();
     let bytes = list.entries.map(|entries| entries.0).unwrap_or_default();
@@ -128,7 +123,13 @@ pub fn look_up<'a>(
             revoked.insert(entry.serial.value().to_vec(), found);
         }
     }
-    // An old list tells the truth about what is in it, and nothing about what is not.
+    // An old list tells the truth about what is in it, and nothing about what is not; so does one from a time that is
+    // yet to come by our clock.
+    if revoked.is_empty() && this_update > now.plus(TOLERANCE) {
+        return Err(format!(
+            "it is from {this_update}, which is yet to come; check the machine's clock"
+        ));
+    }
     if revoked.is_empty() && next_update.is_some_and(|next| next <= now) {
         return Err("it has expired".into());
     }

@@ -227,22 +227,22 @@ fn is_valid(certificate: &X509Certificate<'_>, now: Moment) -> bool {
 fn judge_single(about: &SingleResponse, now: Moment) -> Result<Good, Bad> {
     no_critical(about.single_extensions.as_ref())?;
     let this_update = moment(&about.this_update);
+    // An old response says so as truly as a new one, and one from a time that is yet to come by our clock: only what
+    // was on hold is ever good again.
+    if let CertStatus::Revoked(info) = &about.cert_status {
+        return Err(Bad::Revoked(Revoked {
+            at: moment(&info.revocation_time),
+            as_of: this_update,
+            key_compromise: info.revocation_reason == Some(CrlReason::KeyCompromise),
+        }));
+    }
     if this_update > now.plus(TOLERANCE) {
         return Err(refused(format!(
             "it is from {this_update}, which is yet to come; check the machine's clock"
         )));
     }
-    match &about.cert_status {
-        CertStatus::Good(_) => {}
-        CertStatus::Unknown(_) => return Err(refused("it says that the certificate is unknown")),
-        // An old response says so as truly as a new one: only what was on hold is ever good again.
-        CertStatus::Revoked(info) => {
-            return Err(Bad::Revoked(Revoked {
-                at: moment(&info.revocation_time),
-                as_of: this_update,
-                key_compromise: info.revocation_reason == Some(CrlReason::KeyCompromise),
-            }));
-        }
+    if let CertStatus::Unknown(_) = &about.cert_status {
+        return Err(refused("it says that the certificate is unknown"));
     }
     // RFC 5019 §4: clients of that profile refuse a response that does not say until when.
     let Some(next_update) = about.next_update.as_ref().map(moment) else {
@@ -385,7 +385,7 @@ mod tests {
             data.responses[0].cert_status = CertStatus::revoked(info);
             let at = NOW.minus(DAY);
             let revoked = Revoked { at, as_of: at, key_compromise };
-            for now in [NOW, NOW.plus(100 * DAY)] {
+            for now in [NOW, NOW.plus(100 * DAY), NOW.minus(100 * DAY)] {
                 let judged = judge(&authority.signed(&data), &leaf, authority.der(), now);
                 assert_eq!(judged, Err(Bad::Revoked(revoked)));
             }
