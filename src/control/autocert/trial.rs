@@ -17,11 +17,15 @@ use super::verdict::Failed;
 /// So many turns in which the name was not proved make the next one a trial first. The first failure is
 /// often a DNS record that was about to appear, and Let's Encrypt allows five in an hour.
 const AFTER: u32 = 2;
+/// After every fourth failure the issuer is asked without one: its staging environment may see less than it does, and
+/// no certificate may expire because of that.
+const LEFT_OUT_EVERY: u32 = 4;
 
 /// Whether the issuer is not to be asked before a trial succeeds. An order that it has accepted goes on. Pure.
 pub fn is_due(record: &Record) -> bool {
     let is_open = record.order.as_ref().is_some_and(|order| order.url.is_some());
-    record.attempts.validations >= AFTER && !is_open
+    let is_left_out = record.attempts.failures.is_multiple_of(LEFT_OUT_EVERY);
+    record.attempts.validations >= AFTER && !is_left_out && !is_open
 }
 
 /// Tries the name out.
@@ -81,6 +85,22 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::store::record::{Failure, OpenOrder};
+
+    #[test]
+    fn the_issuer_is_asked_once_in_four_times_whatever_trials_say() {
+        let mut record = Record::new("a.example", "https://ca.example/dir");
+        let mut asked = Vec::new();
+        for nth in 1..=12 {
+            if !is_due(&record) {
+                asked.push(nth);
+            }
+            let (what, settings) = (String::new(), String::new());
+            let (at, class) = (Moment::from_unix_seconds(1), Class::Validation);
+            let failure = Failure { at, class, what, remedy: None, not_before: None, settings };
+            record.attempts.count(failure);
+        }
+        assert_eq!(asked, [1, 2, 5, 9]);
+    }
 
     #[test]
     fn two_turns_without_proof_make_a_trial_due_unless_an_order_is_open() {
