@@ -81,7 +81,10 @@ impl Node {
         let issuer = |(issuer, ca): (&IssuerConfig, &Arc<Ca>)| {
             let line = Line { ca: ca.clone(), life: life.clone() };
             let transport = Transport::simulated(Arc::new(line)).expect("a transport");
-            PreparedIssuer { issuer: issuer.clone(), transport, trusted_roots: Vec::new() }
+            let (issuer, trusted_roots) = (issuer.clone(), Vec::new());
+            let mut issuer = PreparedIssuer { issuer, transport, trusted_roots, account: None };
+            issuer.read_account(&*store);
+            issuer
         };
         let issuers = settings.issuers.iter().zip(*cas).map(issuer).collect();
         let (responders, stapled) = (responders.to_vec(), Arc::clone(stapled));

@@ -150,7 +150,11 @@ async fn locked(ca: &Ca, directory: &Directory, forgotten: bool) -> Result<Store
     Ok(account)
 }
 
-async fn stored(ca: &Ca) -> Result<Option<StoredAccount>, Failed> {
+/// The account that is stored, or that was while the store could be read.
+///
+/// # Errors
+/// As those of `find`.
+pub async fn stored(ca: &Ca) -> Result<Option<StoredAccount>, Failed> {
     let (store, key, email) = (ca.store.clone(), ca.issuer_key.clone(), ca.issuer.email.clone());
     let found = blocking(move || find(&*store, &key, email.as_deref())).await;
     or_known(found, ca.known_account()).map_err(disk)

@@ -112,9 +112,14 @@ impl Locked<'_> {
             }
             return Outcome::Failed { at: 0, failed };
         }
+        for ca in &self.issuers.all {
+            ca.know_account().await;
+        }
         for at in 0..self.dossier.at.len() {
             if let Some(mut one) = self.at(at).filter(|one| one.known.unsettled) {
-                one.commit().await;
+                if let Err(error) = one.commit().await {
+                    debug!(name = %self.name, %error, "still not stored");
+                }
             }
         }
         let mut outcome = Outcome::Nothing;

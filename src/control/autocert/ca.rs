@@ -47,7 +47,7 @@ pub struct Ca {
     /// The issuer's staging environment, with an account of its own.
     pub trial: Option<Arc<Ca>>,
     entered: Mutex<Entered>,
-    /// The account that was entered with, for a store that cannot be read any more.
+    /// The account that was read or entered with, for a store that cannot be read any more.
     known_account: std::sync::Mutex<Option<StoredAccount>>,
 }
 
@@ -67,7 +67,7 @@ impl Ca {
         publisher: &Publisher,
         has_http_listener: bool,
     ) -> Self {
-        let PreparedIssuer { issuer, transport, trusted_roots } = prepared;
+        let PreparedIssuer { issuer, transport, trusted_roots, account } = prepared;
         let mut challenges = settings.challenges.clone();
         challenges.retain(|kind| has_http_listener || *kind != ChallengeKind::Http01);
         let staging = |directory: &String| IssuerConfig {
@@ -78,7 +78,8 @@ impl Ca {
             ..issuer.clone()
         };
         let trial = issuer.test_directory.as_ref().map(|directory| {
-            let prepared = PreparedIssuer { issuer: staging(directory), ..prepared.clone() };
+            let prepared =
+                PreparedIssuer { issuer: staging(directory), account: None, ..prepared.clone() };
             Arc::new(Self::new(&prepared, settings, store, publisher, has_http_listener))
         });
         Self {
@@ -94,13 +95,27 @@ impl Ca {
             publisher: publisher.clone(),
             challenges,
             entered: Mutex::new(Entered::NotYet { forgotten: false }),
-            known_account: std::sync::Mutex::default(),
+            known_account: std::sync::Mutex::new(account.clone()),
         }
     }
 
-    /// The account that this process has ordered with.
+    /// The account that this process has read or ordered with.
     pub fn known_account(&self) -> Option<StoredAccount> {
         self.known_account.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the account while it can be read: a node that never orders, for another is always faster, has to
+    /// when that one's certificates cannot be read any more.
+    pub async fn know_account(&self) {
+        if self.known_account().is_none()
+            && let Ok(Some(found)) = account::stored(self).await
+        {
+            self.keep_account(found);
+        }
+    }
+
+    fn keep_account(&self, account: StoredAccount) {
+        *self.known_account.lock().unwrap_or_else(PoisonError::into_inner) = Some(account);
     }
 
     /// The account, and the directory it was entered by.
@@ -158,7 +173,7 @@ impl Ca {
             );
         }
         let stored = account::obtain(self, &directory, forgotten).await?;
-        *self.known_account.lock().unwrap_or_else(PoisonError::into_inner) = Some(stored.clone());
+        self.keep_account(stored.clone());
         let location = stored.location.unwrap_or_default();
         let key = PrivatePkcs8KeyDer::from(stored.key_pkcs8);
         let account = Account::builder_with_http(Box::new(self.http.clone()))

@@ -1,5 +1,6 @@
 //! One try at one issuer: by which challenge, in the place of which certificate, and what is kept of it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +110,9 @@ impl Obtaining<'_> {
                     self.known.record.order = None;
                     self.known.record.attempts = Attempts::default();
                     self.known.record.worked = Some(kind.as_str().into());
-                    self.commit().await;
+                    if let Err(error) = self.commit().await {
+                        warn!(name = %self.name, %error, "the certificate is served from memory and stored as soon as it can be");
+                    }
                     return Ok(());
                 }
                 Err(failed) if failed.is("accountDoesNotExist") => {
@@ -174,7 +177,10 @@ impl Obtaining<'_> {
                 }
                 self.set_ask_renewal(asked.ask_again);
                 if news {
-                    return self.commit().await;
+                    if let Err(error) = self.commit().await {
+                        debug!(name = %self.name, %error, "not stored");
+                    }
+                    return;
                 }
             }
         }
@@ -191,7 +197,11 @@ impl Obtaining<'_> {
     pub async fn save(&mut self) -> bool {
         let saved = writes::save(&self.ca.store, self.lock, &self.known.record).await;
         if let Err(error) = &saved {
-            warn!(name = %self.name, %error, "not stored");
+            // Once, until it has been stored.
+            match self.known.unsettled {
+                true => debug!(name = %self.name, %error, "still not stored"),
+                false => warn!(name = %self.name, %error, "not stored"),
+            }
         }
         *self.storable = saved.is_ok();
         // What the store has not taken is kept in memory and offered again.
@@ -200,12 +210,13 @@ impl Obtaining<'_> {
     }
 
     /// Stores the record with its certificate.
-    pub async fn commit(&mut self) {
+    ///
+    /// # Errors
+    /// If it could not be stored: it is served from memory, and offered again.
+    pub async fn commit(&mut self) -> io::Result<()> {
         let outcome = writes::commit(&self.ca.store, self.lock, self.known).await;
         *self.storable = outcome.is_ok();
-        if let Err(error) = outcome {
-            warn!(name = %self.name, %error, "the certificate is served from memory and stored as soon as it can be");
-        }
+        outcome
     }
 }
 

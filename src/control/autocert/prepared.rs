@@ -11,6 +11,7 @@ use crate::store::directory::Directory;
 use crate::store::{Store, file, layout};
 
 use super::super::certified::Certified;
+use super::account::{self, StoredAccount};
 use super::dossier::{self, Dossier};
 use super::former::Former;
 use super::status::Status;
@@ -33,6 +34,17 @@ pub struct PreparedIssuer {
     pub transport: Transport,
     /// PEM: what is trusted besides the system's roots, as it was read.
     pub trusted_roots: Vec<u8>,
+    /// The account that is stored. One that cannot be read is told when it is needed.
+    pub account: Option<StoredAccount>,
+}
+
+impl PreparedIssuer {
+    /// Reads the account that is stored.
+    pub fn read_account(&mut self, store: &dyn Store) {
+        let key = layout::issuer_key(&self.issuer.directory);
+        let email = self.issuer.email.as_deref();
+        self.account = account::find(store, &key, email).unwrap_or_default();
+    }
 }
 
 impl PreparedAutocert {
@@ -55,7 +67,7 @@ pub fn prepare_autocert(
     read_store: bool,
     warnings: &mut Vec<String>,
 ) -> Result<PreparedAutocert, Problem> {
-    let issuers = prepare_issuers(settings, warnings)?;
+    let mut issuers = prepare_issuers(settings, warnings)?;
     if settings.on_kubernetes {
         warnings.push(format!(
             "{} is a directory of this node alone and Kubernetes is around: several replicas would each order for themselves; consider cert-manager there",
@@ -64,6 +76,9 @@ pub fn prepare_autocert(
     }
     let store: Arc<dyn Store> = Arc::new(Directory::new(&settings.dir));
     let names = if read_store {
+        for issuer in &mut issuers {
+            issuer.read_account(&*store);
+        }
         stored_names(&*store, settings, names, warnings)
     } else {
         let nothing = |name| {
@@ -93,7 +108,12 @@ fn prepare_issuers(
         }
         let before = prepared.iter().find(|one| one.issuer.trusted_ca == issuer.trusted_ca);
         if let Some(PreparedIssuer { transport, trusted_roots, .. }) = before.cloned() {
-            prepared.push(PreparedIssuer { issuer: issuer.clone(), transport, trusted_roots });
+            prepared.push(PreparedIssuer {
+                issuer: issuer.clone(),
+                transport,
+                trusted_roots,
+                account: None,
+            });
             continue;
         }
         let trusted_roots = match &issuer.trusted_ca {
@@ -107,7 +127,12 @@ fn prepare_issuers(
         let (transport, notes) = Transport::new(&trusted_roots, settings.proxy.clone())
             .map_err(|what| problem("autocert", what, "without roots no CA can be trusted"))?;
         warnings.extend(notes);
-        prepared.push(PreparedIssuer { issuer: issuer.clone(), transport, trusted_roots });
+        prepared.push(PreparedIssuer {
+            issuer: issuer.clone(),
+            transport,
+            trusted_roots,
+            account: None,
+        });
     }
     Ok(prepared)
 }
