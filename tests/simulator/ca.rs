@@ -488,7 +488,13 @@ impl Ca {
         });
         let url = |id: u64| self.url(&format!("order/{id}"));
         let open = open.map(|(id, _)| url(*id));
-        self.checker.placed(&Placed { name, order: url(id), open, now });
+        let its = |order: &&Order| order.name == name && order.account == account;
+        let last = state.orders.iter().rev().find(|(_, order)| its(order));
+        let finished = last.and_then(|(id, order)| {
+            let certificate = &state.issued[order.certificate?];
+            (order.done <= now).then(|| (url(*id), certificate.signed.der.clone()))
+        });
+        self.checker.placed(&Placed { name, order: url(id), open, finished, now });
         let is_short = state.lifetime < SHORT;
         let is_validated = self.reuses_validations
             && state

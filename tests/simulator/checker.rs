@@ -4,10 +4,11 @@
 //!    from the moment it was due, a CA would have issued for 24 hours together, 2 for lifetimes under ten
 //!    days. That is measured by the story, not by our code: hours of an outage, of refused orders, of failing
 //!    validations, of a machine that is down or crashes in a loop do not count; nor those that a `Retry-After`
-//!    forbade; nor those in which the machine's clock is behind, for it cannot know what is due. A clock that
+//!    forbade; nor those in which the machine's clock is so far behind that by it nothing is due. A clock that
 //!    is ahead is no excuse, nor is whatever is wrong with the disk, but for other CAs than the one that
 //!    issued the certificate: their account may never have been read, and whose private key cannot be stored
-//!    is not registered.
+//!    is not registered. Where certificates must be stapled, hours in which a responder gives no staple do not
+//!    count either, nor those in which by the machine's clock a fresh one is not valid yet. A name that nothing valid is served for is owed a certificate within a day of such hours.
 //! 2. At most one order per renewal: none while one is open whose URL the store has held, and none for a
 //!    certificate in the store that is not due by the machine's clock.
 //! 3. No limit of the CA is exceeded, and no order is sent that a `Retry-After` forbids.
@@ -17,8 +18,9 @@
 //! 6. Every wait has a reason and an end that an operator can read.
 //! 7. Names whose certificates are of the same minute are not renewed in the same minute.
 //!
-//! Where the store has lost what it held (a full or broken disk, a record cut short), or is slower than a lock
-//! lives that keeps two nodes apart, 2, 3 and 5 cannot be asked of anybody: they hold again a day after.
+//! Where the store has lost what it held (a full or broken disk, a record cut short), a CA its accounts, or where the
+//! store is slower than a lock lives that keeps two nodes apart, 2, 3 and 5 cannot be asked of anybody: they hold again
+//! a day after.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,7 +34,7 @@ use ringgate::store::record::Record;
 use crate::evidence::{Certificate, first_certificate, longest_free};
 use crate::histogram::Histogram;
 use crate::stapled::ASKED_AGAIN_WITHIN;
-use crate::weather::{Span, Story, What};
+use crate::weather::{CROWD, Span, Story, What};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A lock that was not refreshed for ten seconds is anybody's (CertMagic's rule), and is refreshed every four.
@@ -64,6 +66,8 @@ pub struct Placed<'a> {
     pub order: String,
     /// Another one of the name at this CA that is not over.
     pub open: Option<String>,
+    /// The last one there that is, with the certificate that came of it.
+    pub finished: Option<(String, Vec<u8>)>,
     pub now: Moment,
 }
 
@@ -78,6 +82,10 @@ struct Inner {
     /// Spans that do not count for 1, by CA: from, to.
     hindered: Vec<Vec<(Moment, Moment)>>,
     no_windows: Vec<Vec<(Moment, Moment)>>,
+    /// Spans in which the machine's clock is behind, and how far.
+    behind: Vec<(Moment, Moment, Duration)>,
+    /// By node and name: since when nothing valid is served.
+    unserved: BTreeMap<(usize, String), Moment>,
     /// Spans in which the disk is full or gone.
     disk: Vec<(Moment, Moment)>,
     /// Spans after which 2, 3 and 5 are not asked for a day.
@@ -90,7 +98,8 @@ struct Inner {
     orders_since: BTreeMap<String, u32>,
     renewed: BTreeMap<String, (Moment, Moment)>,
     histogram: Histogram,
-    outages: Vec<(Moment, Moment)>,
+    /// By CA.
+    outages: Vec<(usize, Moment, Moment)>,
 }
 
 /// Watches one world.
@@ -120,15 +129,21 @@ impl Checker {
                 }
                 // What must be stapled takes nothing's place before it is, and while its CA issues no
                 // other is asked.
-                if must_staple
-                    && let What::Responder(fault) = event.what
-                    && fault.hinders()
-                {
+                let hinders_staples = match event.what {
+                    What::Responder(fault) => fault.hinders(),
+                    // By a clock that is behind a fresh one is not valid yet.
+                    What::ClockAhead { seconds } => seconds < 0,
+                    _ => false,
+                };
+                if must_staple && hinders_staples {
                     inner.hindered[ca].push((span.0, span.1.plus(ASKED_AGAIN_WITHIN)));
                 }
             }
             if matches!(event.what, What::Outage(_)) {
-                inner.outages.push(span);
+                inner.outages.push((event.ca, span.0, span.1));
+            }
+            if let What::ClockAhead { seconds: seconds @ ..0 } = event.what {
+                inner.behind.push((span.0, span.1, Duration::from_secs(seconds.unsigned_abs())));
             }
             if matches!(event.what, What::NoRenewalInformation | What::Outage(_)) {
                 inner.no_windows[event.ca].push(span);
@@ -173,16 +188,16 @@ impl Checker {
         let now = true_time();
         let before = inner.latest(name).map(|at| {
             let before = &inner.certificates[at];
-            (before.from, before.to)
+            (before.ca, before.earliest(), before.life(), before.to)
         });
         let orders = inner.orders_since.remove(name);
-        if let (Some((before_from, before_to)), Some(orders)) = (before, orders) {
-            let life = before_to.since(before_from);
-            let outages = inner.outages.iter();
-            let bridged = outages.filter(|(begin, end)| *begin > before_from && *end < now);
-            let bridged = bridged.map(|(begin, end)| end.since(*begin));
-            let bridged = bridged.max();
-            inner.histogram.renewal(life, before_to.since(now), orders, bridged);
+        if let (Some((before_ca, due, life, ends)), Some(orders)) = (before, orders) {
+            // Those of its CA that were in the way of this renewal.
+            let outages = inner.outages.iter().filter(|(of, begin, end)| {
+                *of == before_ca && *end > due && *begin < now && *end <= now
+            });
+            let bridged = outages.map(|(_, begin, end)| end.since(*begin)).max();
+            inner.histogram.renewal(life, ends.since(now), orders, bridged);
         }
         let index = inner.certificates.len();
         inner.by_der.insert(der.to_vec(), index);
@@ -310,13 +325,24 @@ impl Checker {
 
     pub fn placed(&self, placed: &Placed<'_>) {
         let mut inner = self.inner();
-        let Placed { name, order, open, now } = placed;
+        let Placed { name, order, open, finished, now } = placed;
         let (name, now) = (*name, *now);
         *inner.orders_since.entry(name.to_owned()).or_default() += 1;
         inner.replaces_refused.remove(name);
         if !inner.is_forgetful() {
             if let Some(open) = open.as_ref().filter(|open| inner.stored_orders.contains(*open)) {
                 inner.breaks(format!("{name}: order {order} is placed while order {open} is open"));
+            }
+            // What a finished order gave is to be had there, unless it has been replaced meanwhile.
+            if let Some((before, der)) = finished
+                && inner.stored_orders.contains(before)
+                && let Some(at) = inner.by_der.get(der).copied()
+                && inner.latest(name) == Some(at)
+                && !inner.stored_certificates.contains(&at)
+                && !inner.certificates[at].is_revoked(now)
+                && inner.certificates[at].to > now
+            {
+                inner.breaks(format!("{name}: order {order} is placed while the certificate of order {before} waits to be fetched"));
             }
             let shown = Moment::now();
             let latest = inner.latest(name).filter(|at| inner.stored_certificates.contains(at));
@@ -426,6 +452,27 @@ impl Checker {
         }
     }
 
+    /// What this node serves for a name now, if anything.
+    pub fn serves(&self, node: usize, name: &str, der: Option<&[u8]>) {
+        let mut inner = self.inner();
+        let now = true_time();
+        let at = der.and_then(|der| inner.by_der.get(der).copied());
+        let key = (node, name.to_owned());
+        if at.is_some_and(|at| now <= inner.certificates[at].to) {
+            inner.unserved.remove(&key);
+            return;
+        }
+        let since = *inner.unserved.entry(key).or_insert(now);
+        let (free, from) = inner.free_of_any(since, now);
+        // The last names of a crowd wait for their CA's limits.
+        if free > DAY && self.names < CROWD {
+            inner.breaks(format!(
+                "{name}: nothing valid is served since {since}, and a CA would have issued for {} together from {from}",
+                Span(free)
+            ));
+        }
+    }
+
     /// What `ringgate certs` says.
     pub fn statuses(&self, all: &[Status], shown: Moment) {
         let mut inner = self.inner();
@@ -468,11 +515,22 @@ impl Inner {
 
     /// The longest time in that a CA would have issued another in this one's place, and its beginning.
     fn free(&self, at: usize, from: Moment, to: Moment) -> (Duration, Moment) {
-        let free = self.hindered.iter().enumerate().map(|(ca, spans)| {
-            match ca == self.certificates[at].ca {
-                true => longest_free(spans, from, to),
-                false => longest_free(&[spans.as_slice(), &self.disk].concat(), from, to),
-            }
+        self.free_at(Some(self.certificates[at].ca), from, to)
+    }
+
+    fn free_of_any(&self, from: Moment, to: Moment) -> (Duration, Moment) {
+        self.free_at(None, from, to)
+    }
+
+    /// `known`: the CA whose account has been read.
+    fn free_at(&self, known: Option<usize>, from: Moment, to: Moment) -> (Duration, Moment) {
+        // By a clock that is behind nothing is due before that time has passed once more.
+        let behind =
+            self.behind.iter().map(|(begin, end, by)| (*begin, (*end).min(from.plus(*by))));
+        let behind: Vec<_> = behind.filter(|(begin, end)| begin < end).collect();
+        let free = self.hindered.iter().enumerate().map(|(ca, spans)| match Some(ca) == known {
+            true => longest_free(&[spans.as_slice(), &behind].concat(), from, to),
+            false => longest_free(&[spans.as_slice(), &behind, &self.disk].concat(), from, to),
         });
         free.max().unwrap_or((Duration::ZERO, from))
     }

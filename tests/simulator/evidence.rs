@@ -60,13 +60,11 @@ impl Certificate {
     /// From when on an attempt is owed.
     pub fn due(&self) -> Moment {
         let life = self.life();
-        if let Some(incident) = self.incident {
-            // Clients ask once a day at least (RFC 9773 §4.3.2).
-            return incident.plus(DAY);
-        }
         let by_lifetime = self.to.minus(life / if life < SHORT { 2 } else { 3 });
         let windows = self.windows.iter().map(|(served, _, end)| (*end).max(*served)).min();
-        windows.unwrap_or(by_lifetime).min(self.to.minus(life / 10))
+        let usual = windows.unwrap_or(by_lifetime).min(self.to.minus(life / 10));
+        // Clients ask once a day at least (RFC 9773 §4.3.2).
+        self.incident.map_or(usual, |incident| usual.min(incident.plus(DAY)))
     }
 }
 

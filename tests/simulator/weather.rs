@@ -114,11 +114,12 @@ impl What {
         matches!(self, Self::Outage(_) | Self::Limited { .. } | Self::ValidationsFail | Self::Caa)
     }
 
-    /// Whether nobody is there to ask meanwhile, or to know that it is time: a clock that is behind.
+    /// Whether nobody is there to ask meanwhile.
     pub fn hinders_us(&self) -> bool {
         match self {
-            Self::Restart | Self::CrashLoop { .. } => true,
-            Self::ClockAhead { seconds } => *seconds < 0,
+            Self::Restart => true,
+            // Who lives longer has time enough.
+            Self::CrashLoop { each } => *each < LONG_ENOUGH,
             _ => false,
         }
     }
@@ -162,7 +163,9 @@ const LIFETIMES: [Duration; 5] = [
 ];
 
 /// More names than Let's Encrypt gives certificates below one domain at once, until the first of them are renewed.
-const CROWD: usize = 58;
+pub const CROWD: usize = 58;
+/// A process that lives for so long gets a certificate from a CA that issues.
+const LONG_ENOUGH: Duration = minutes(15);
 const CROWD_LENGTH: Duration = DAY.saturating_mul(100);
 
 /// How many events a year has, about.

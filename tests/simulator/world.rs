@@ -31,6 +31,8 @@ use crate::weather::{Story, What};
 pub const BEGUN: Moment = Moment::from_unix_seconds(1_800_000_000);
 /// The longest time between two looks of the checker.
 const LOOK_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How soon it looks after something has begun or ended.
+const AFTER_CHANGES: Duration = Duration::from_secs(120);
 /// How soon a service manager starts again what was killed.
 const RESTARTED_WITHIN: Duration = Duration::from_secs(60);
 /// Starts of one crash loop, so that two seconds for three days do not cost more than all else.
@@ -142,6 +144,7 @@ impl<'a> World<'a> {
             while changes.last().is_some_and(|at| *at <= now) {
                 changes.pop();
                 self.begin_and_end(now);
+                next_look = next_look.min(now.plus(AFTER_CHANGES));
             }
             self.tend(now);
             if now >= next_look {
@@ -357,9 +360,13 @@ impl<'a> World<'a> {
     async fn look(&self) {
         self.store.each(|name, content| self.checker.object(name, content));
         let disk_is_fine = self.store.disk() == Disk::Fine;
-        for node in self.nodes.iter().flatten() {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(node) = node else { continue };
             for name in &self.names {
-                if let Some((leaf, staple)) = served(&node.cell, name) {
+                let found = served(&node.cell, name);
+                let leaf = found.as_ref().map(|(leaf, _)| leaf.as_slice());
+                self.checker.serves(at, name.as_str(), leaf);
+                if let Some((leaf, staple)) = found {
                     self.checker.served(name.as_str(), &leaf, false, disk_is_fine);
                     self.stapled.served(&Served {
                         process: node.number,
