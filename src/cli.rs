@@ -227,7 +227,7 @@ fn argument(option: &'static Opt) -> Arg {
     argument = match option.kind {
         Kind::Bool => argument.num_args(0..=1).default_missing_value("true").value_name("BOOL"),
         Kind::Duration => argument.value_name("DURATION"),
-        Kind::Path => argument.value_name("DIR"),
+        Kind::Path => argument.value_name("PATH"),
         Kind::List => argument.value_name("LIST"),
         Kind::Routes => argument.value_name("FROM=TO"),
         Kind::Certificates => argument.value_name("DIR|CERT:KEY"),

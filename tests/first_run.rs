@@ -67,6 +67,17 @@ fn a_browser_gets_html_and_other_requests_are_told_what_is_wrong() {
 }
 
 #[test]
+fn trust_makes_no_root_where_none_is() {
+    let scratch = Scratch::new();
+    let output = binary().arg("trust").arg("--data-dir").arg(scratch.path()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    let expected = format!("there is no local CA in {}/local-ca yet; ", scratch.path().display());
+    assert!(said.starts_with(&expected) && said.contains("--data-dir"), "{said}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn trust_prints_the_root_that_signs_and_killing_the_node_keeps_it() {
     let ringgate = Ringgate::start(&["--route", "https://app.localhost=tcp://127.0.0.1:1"]);
     let before = std::fs::read_to_string(ringgate.root()).unwrap();

@@ -388,8 +388,8 @@ fn named<T: Copy>(
 /// One of YAML's words, or a digit as people write in the environment.
 pub(super) fn read_bool(text: &str) -> Result<bool, Wrong> {
     match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "1" => Ok(true),
-        "false" | "no" | "0" => Ok(false),
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
         _ => Err((format!("{text:?} is neither true nor false"), "write true or false".into())),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::name::ServerName;
 
 use super::autocert::{Autocert, ChallengeKind, KeyType, Proxy, UntilIssued};
-use super::check::{Checker, Wrong, not_empty};
+use super::check::{Checker, Wrong, not_empty, read_bool};
 use super::layers::Value;
 use super::stapling::Stapling;
 
@@ -181,15 +181,6 @@ impl Checker<'_> {
     }
 }
 
-pub(super) fn read_bool(text: &str) -> Result<bool, Wrong> {
-    match text.to_ascii_lowercase().as_str() {
-        // A flag without a value.
-        "" | "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err((format!("{text:?} is neither yes nor no"), "write true or false".into())),
-    }
-}
-
 fn read_host(text: &str) -> Result<ServerName, Wrong> {
     ServerName::parse(text).map_err(|error| {
         (
@@ -239,7 +230,7 @@ pub(super) mod tests {
     use super::super::{Config, options, yaml};
     use super::*;
 
-    pub(in super::super) fn check_yaml(text: &str) -> Result<Config, Vec<String>> {
+    pub(crate) fn check_yaml(text: &str) -> Result<Config, Vec<String>> {
         let mut layers = Layers { usual_data_dir: "/data".into(), ..Layers::default() };
         for Entry { key, node } in yaml::read(Path::new("f"), text).expect("valid YAML") {
             layers.values.insert(options::find(&key).expect("a key").key, node);
@@ -285,7 +276,7 @@ pub(super) mod tests {
         for (text, expected) in [
             (
                 "autocert: maybe\n",
-                "f:1 autocert: \"maybe\" is neither yes nor no; write true or false",
+                "f:1 autocert: \"maybe\" is neither true nor false; write true or false",
             ),
             (
                 "autocert: true\nautocert_must_staple: true\n",
@@ -347,7 +338,7 @@ pub(super) mod tests {
         assert_eq!(dir("data_dir: /d\n"), Some("/d/autocert".into()));
         assert_eq!(dir("data_dir: /d\nautocert_dir: /a\n"), Some("/a".into()));
         assert_eq!(dir("ocsp_stapling: false\n"), None);
-        let wrong = "f:1 ocsp_stapling: \"maybe\" is neither yes nor no; write true or false";
+        let wrong = "f:1 ocsp_stapling: \"maybe\" is neither true nor false; write true or false";
         assert_eq!(check_yaml("ocsp_stapling: maybe\n").unwrap_err(), [wrong]);
     }
 

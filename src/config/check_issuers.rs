@@ -6,8 +6,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use super::autocert::{
     ExternalAccount, IssuerConfig, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, TrustedCa,
 };
-use super::check::{Checker, Wrong, not_empty, scalar_node};
-use super::check_autocert::read_bool;
+use super::check::{Checker, Wrong, not_empty, read_bool, scalar_node};
 use super::layers::{Entry, Node, Value};
 use super::options::ISSUER_KEYS;
 use super::problem::Origin;

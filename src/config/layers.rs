@@ -203,7 +203,10 @@ fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>)
         // RINGGATE_X beats bare X.
         let names = [Some(option.environment()), option.bare_environment()];
         let found = names.into_iter().flatten().find_map(|name| {
-            let text = environment.get(&name)?;
+            // An empty one of these says nothing, as for Pomerium: `AUTOCERT=` does not turn it on.
+            let must_say = matches!(option.kind, Kind::Bool | Kind::Duration | Kind::Choice(_));
+            let text =
+                environment.get(&name).filter(|text| !must_say || !text.trim().is_empty())?;
             Some((name, text))
         });
         if let Some((name, text)) = found {
@@ -334,6 +337,18 @@ mod tests {
         );
         assert!(!layers.nothing_configured);
         assert!(lay_out(None, &[("HOME", "/root")], &[]).nothing_configured);
+    }
+
+    #[test]
+    fn an_empty_variable_turns_nothing_on_and_leaves_what_the_file_says() {
+        let environment = [("AUTOCERT", ""), ("IDLE_TIMEOUT", " "), ("RINGGATE_OCSP_STAPLING", "")];
+        let layers = lay_out(Some("idle_timeout: 1m\n"), &environment, &[]);
+        assert_eq!(layers.problems, []);
+        assert!(!layers.values.contains_key("autocert"));
+        assert!(!layers.values.contains_key("ocsp_stapling"));
+        assert_eq!(text(&layers, "idle_timeout").0, "1m");
+        let bare = lay_out(None, &[("RINGGATE_AUTOCERT", ""), ("AUTOCERT", "true")], &[]);
+        assert_eq!(text(&bare, "autocert"), ("true".into(), "AUTOCERT".into()));
     }
 
     #[test]

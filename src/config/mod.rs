@@ -12,6 +12,9 @@ mod route;
 pub mod stapling;
 mod yaml;
 
+#[cfg(test)]
+pub(crate) use check_autocert::tests::check_yaml;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -86,7 +86,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     built(
         "data_dir", Kind::Path, "$STATE_DIRECTORY, $XDG_DATA_HOME/ringgate, $HOME/.local/share/ringgate or /var/lib/ringgate", false,
-        "Where the local CA is kept.",
+        "Where the local CA, what autocert obtains and the socket of 'ringgate certs' are kept.",
         "the first of these that the environment knows",
     ),
     built(
@@ -226,7 +226,7 @@ pub static OPTIONS: &[Opt] = &[
     ),
     built(
         "autocert_hook", Kind::List, "unset", false,
-        "A command to run after each event (cert_obtained, cert_failed, ...), as its list of arguments, without a shell; facts are in its environment.",
+        "A command to run after each event (cert_obtaining, cert_obtained, cert_failed, cert_revoked), as its list of arguments, without a shell; facts are in RINGGATE_EVENT, RINGGATE_EVENT_NAME, ..._ISSUER, ..._NOT_AFTER, ..._RENEWED, ..._WHY, ..._ERROR, ..._REMEDY, ..._RETRY_AT and ..._REASON.",
         "the log says the same",
     ),
     not_built("autocert_on_demand", false),

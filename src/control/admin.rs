@@ -134,7 +134,25 @@ async fn serve(stream: UnixStream, sender: mpsc::Sender<Asked>) {
 /// If it does not answer.
 pub fn ask(data_dir: &Path, request: &Request) -> Option<Result<Answer, String>> {
     use std::io::{BufRead, Write};
-    let mut stream = std::os::unix::net::UnixStream::connect(socket_path(data_dir)).ok()?;
+    let path = socket_path(data_dir);
+    let mut stream = match std::os::unix::net::UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        // What a process left behind that was killed refuses.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return None;
+        }
+        Err(error) => {
+            return Some(Err(format!(
+                "cannot ask the running ringgate through {}: {error}; ask as its user or as root",
+                path.display()
+            )));
+        }
+    };
     let exchange = || -> io::Result<Answer> {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT + REQUEST_TIMEOUT))?;
         let mut bytes = serde_json::to_vec(request)?;

@@ -14,6 +14,8 @@ use super::autocert::revocation_reason;
 use super::certified::{Certified, Identity};
 use super::listing::listing;
 
+const AUTOCERT_IS_OFF: &str = "autocert is off; write autocert: true to have certificates obtained";
+
 /// Answers one request: from `all`, every certificate that there is, with what is known of its staple, and
 /// from the keeper, if there is one.
 pub fn answer(
@@ -46,18 +48,17 @@ pub fn answer(
                 return pass_on(outcome, reply);
             }
             (Err(why), _) => why,
-            (_, None) => "autocert is off".into(),
+            (_, None) => AUTOCERT_IS_OFF.into(),
         },
         Request::Revoke { name, reason } => {
             match (name_of(&name), revocation_reason(&reason), commands) {
-                (Ok(name), Some(reason), Some(commands)) => {
+                (Ok(name), Ok(reason), Some(commands)) => {
                     let (done, outcome) = oneshot::channel();
                     let _ = commands.send(Command::Revoke { name, reason, reply: done });
                     return pass_on(outcome, reply);
                 }
-                (Err(why), ..) => why,
-                (_, None, _) => format!("{reason:?} is no reason to revoke"),
-                (.., None) => "autocert is off".into(),
+                (Err(why), ..) | (_, Err(why), _) => why,
+                (.., None) => AUTOCERT_IS_OFF.into(),
             }
         }
     };

@@ -127,6 +127,9 @@ fn read_pems(files: &Files, served: bool) -> Result<(Vec<u8>, Option<Vec<u8>>), 
                 format!("{} is gone", path.display()),
                 "put it back, or reload to serve it no more",
             ),
+            io::ErrorKind::PermissionDenied => {
+                Refused::new(error.to_string(), "let ringgate's user read it (chgrp and chmod g+r)")
+            }
             _ => Refused::new(error.to_string(), "name a PEM file that ringgate's user may read"),
         })
     };

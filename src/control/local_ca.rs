@@ -107,6 +107,11 @@ pub struct LocalCa {
 }
 
 impl LocalCa {
+    /// Whether one was made in `directory`.
+    pub fn is_in(directory: &Path) -> bool {
+        root_files(directory).0.exists()
+    }
+
     /// Opens the local CA in `directory`, making it if nothing is there. A root at the end of its life is
     /// replaced, the old one kept beside it. Also returns warnings.
     ///

@@ -71,8 +71,12 @@ pub struct Found {
 pub fn find(place: &CertificatePlace) -> Result<Found, Refused> {
     match place {
         CertificatePlace::Pair { cert, key, ocsp } => {
-            let files = Files { cert: cert.clone(), key: key.clone(), ocsp: ocsp.clone() };
-            Ok(Found { files: vec![(files, Meant::Named)], ..Found::default() })
+            // Where none is named, one may turn up beside the chain.
+            let beside = ocsp.is_none().then(|| cert.parent()).flatten();
+            let ocsp = ocsp.clone().or_else(|| staple_beside(cert));
+            let files = Files { cert: cert.clone(), key: key.clone(), ocsp };
+            let directories = beside.map(Path::to_owned).into_iter().collect();
+            Ok(Found { files: vec![(files, Meant::Named)], directories, ..Found::default() })
         }
         CertificatePlace::Path(path) if file::is_directory(path) => in_directory(path),
         CertificatePlace::Path(path) => match file::stamp(path) {
@@ -83,11 +87,19 @@ pub fn find(place: &CertificatePlace) -> Result<Found, Refused> {
 }
 
 fn combined(path: &Path) -> Found {
-    let beside = |after| with_ending(path, after).filter(|path| file::stamp(path).is_ok());
-    let key = beside(KEY_AFTER).unwrap_or_else(|| path.to_owned());
-    let files = Files { cert: path.to_owned(), key, ocsp: beside(STAPLE_AFTER) };
+    let key = beside(path, KEY_AFTER).unwrap_or_else(|| path.to_owned());
+    let files = Files { cert: path.to_owned(), key, ocsp: staple_beside(path) };
     let directories = path.parent().map(Path::to_owned).into_iter().collect();
     Found { files: vec![(files, Meant::Named)], directories, ..Found::default() }
+}
+
+/// The file beside this one whose name goes on with `ending`, if it is there.
+fn beside(path: &Path, ending: &str) -> Option<PathBuf> {
+    with_ending(path, ending).filter(|path| file::stamp(path).is_ok())
+}
+
+fn staple_beside(cert: &Path) -> Option<PathBuf> {
+    beside(cert, STAPLE_AFTER)
 }
 
 fn with_ending(path: &Path, ending: &str) -> Option<PathBuf> {
@@ -124,10 +136,10 @@ fn in_directory(directory: &Path) -> Result<Found, Refused> {
         let there = |(cert, key): &(PathBuf, PathBuf)| {
             file::stamp(cert).is_ok() && file::stamp(key).is_ok()
         };
-        found.files.extend(
-            pair.filter(there)
-                .map(|(cert, key)| (Files { cert, key, ocsp: None }, Meant::InDirectory)),
-        );
+        found.files.extend(pair.filter(there).map(|(cert, key)| {
+            let ocsp = staple_beside(&cert);
+            (Files { cert, key, ocsp }, Meant::InDirectory)
+        }));
         found.directories.push(folder);
     }
     Ok(found)
@@ -286,6 +298,22 @@ mod tests {
         // The half one is looked at again when something appears in it.
         assert!(found.directories.contains(&live.join("half.example")));
         assert_eq!(found.directories.len(), 5);
+    }
+
+    #[test]
+    fn a_staple_beside_a_pair_is_found_unless_another_is_named() {
+        let scratch = Scratch::new("places-pair");
+        let (cert, key) = (scratch.write("a.crt", ""), scratch.write("a.key", ""));
+        let find = |ocsp: Option<PathBuf>| {
+            let place = CertificatePlace::Pair { cert: cert.clone(), key: key.clone(), ocsp };
+            let found = find(&place).unwrap();
+            (found.files[0].0.ocsp.clone(), found.directories)
+        };
+        assert_eq!(find(None), (None, vec![scratch.0.clone()]));
+        let beside = scratch.write("a.crt.ocsp", "");
+        assert_eq!(find(None).0, Some(beside));
+        let named = Some(scratch.0.join("other"));
+        assert_eq!(find(named.clone()), (named, Vec::new()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Pure: the configuration in force and the next one to what a reload can change and what it cannot.
 
+use std::path::PathBuf;
+
 use crate::config::Config;
 
 /// The next configuration with everything kept that a running process cannot change, and the keys for
@@ -20,8 +22,37 @@ pub fn merge(running: &Config, mut next: Config) -> (Config, Vec<&'static str>) 
     next.address.clone_from(&running.address);
     next.http_redirect_addr = running.http_redirect_addr;
     next.cores.clone_from(&running.cores);
+    // What lies in `data_dir` unless it is said otherwise stays there too.
+    let stays = |dir: &mut PathBuf| {
+        if let Ok(inside) = dir.strip_prefix(&next.data_dir) {
+            *dir = running.data_dir.join(inside);
+        }
+    };
+    next.autocert.iter_mut().for_each(|autocert| stays(&mut autocert.dir));
+    next.stapling.iter_mut().for_each(|stapling| stays(&mut stapling.dir));
     next.data_dir.clone_from(&running.data_dir);
     next.log_format = running.log_format;
     next.log_level = running.log_level;
     (next, kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::check_yaml;
+
+    #[test]
+    fn what_lies_in_data_dir_stays_where_it_is_and_what_lies_elsewhere_may_move() {
+        let config = |text: &str| check_yaml(text).unwrap();
+        let running = config("data_dir: /one\nautocert: true\n");
+        let (merged, kept) = merge(&running, config("data_dir: /two\nautocert: true\n"));
+        assert_eq!(kept, ["data_dir"]);
+        assert_eq!(merged.data_dir, Path::new("/one"));
+        assert_eq!(merged.autocert.unwrap().dir, Path::new("/one/autocert"));
+        assert_eq!(merged.stapling.unwrap().dir, Path::new("/one/autocert"));
+        let next = config("data_dir: /one\nautocert: true\nautocert_dir: /shared\n");
+        assert_eq!(merge(&running, next).0.autocert.unwrap().dir, Path::new("/shared"));
+    }
 }

@@ -31,13 +31,17 @@ pub fn certs(config: &Config, json: bool, asked: Certs) -> Result<(), Failure> {
         }
         Some(Ok(Answer::Failed(why)) | Err(why)) => return Err(Failure::Other(why)),
         None if asked == Certs::List => {
-            eprintln!("no ringgate is running with this data_dir; this is what is stored");
+            let data_dir = config.data_dir.display();
+            eprintln!(
+                "no ringgate is running with the data_dir {data_dir}; this is what is stored, without the local CA's"
+            );
             stored(config)?
         }
         None => {
-            return Err(Failure::Other(
-                "no ringgate is running with this data_dir; start it first".into(),
-            ));
+            return Err(Failure::Other(format!(
+                "no ringgate is running with the data_dir {}; start it, or name its own with --data-dir",
+                config.data_dir.display()
+            )));
         }
     };
     if json {

@@ -117,7 +117,15 @@ fn check_all(config: &Config, layers: &Layers) -> Result<(), Failure> {
 }
 
 fn trust_root(config: &Config, install: bool) -> Result<(), Failure> {
-    let (ca, warnings) = LocalCa::open(&config.data_dir.join("local-ca"), Moment::now())
+    let directory = config.data_dir.join("local-ca");
+    // Another user's data_dir is another one: a root made here would be trusted for nothing.
+    if !LocalCa::is_in(&directory) {
+        return Err(Failure::Other(format!(
+            "there is no local CA in {} yet; start ringgate once, or name its directory with --data-dir",
+            directory.display()
+        )));
+    }
+    let (ca, warnings) = LocalCa::open(&directory, Moment::now())
         .map_err(|error| Failure::Other(format!("the local CA cannot be used: {error}")))?;
     for warning in warnings {
         eprintln!("warning: {warning}");

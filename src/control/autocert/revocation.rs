@@ -19,14 +19,21 @@ use super::verdict::{Doing, Failed, judge};
 use super::{blocking, disk, writes};
 
 /// The reasons that a subscriber may give (RFC 5280 §5.3.1), as people write them.
-pub fn reason(text: &str) -> Option<RevocationReason> {
-    Some(match text {
+///
+/// # Errors
+/// Which there are.
+pub fn reason(text: &str) -> Result<RevocationReason, String> {
+    Ok(match text {
         "unspecified" => RevocationReason::Unspecified,
         "keyCompromise" | "key-compromise" => RevocationReason::KeyCompromise,
         "affiliationChanged" | "affiliation-changed" => RevocationReason::AffiliationChanged,
         "superseded" => RevocationReason::Superseded,
         "cessationOfOperation" | "cessation-of-operation" => RevocationReason::CessationOfOperation,
-        _ => return None,
+        _ => {
+            return Err(format!(
+                "{text:?} is no reason to revoke; write keyCompromise, superseded, cessationOfOperation, affiliationChanged or unspecified"
+            ));
+        }
     })
 }
 
