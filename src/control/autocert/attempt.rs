@@ -116,10 +116,10 @@ impl Locked<'_> {
             ca.know_account().await;
         }
         for at in 0..self.dossier.at.len() {
-            if let Some(mut one) = self.at(at).filter(|one| one.known.unsettled) {
-                if let Err(error) = one.commit().await {
-                    debug!(name = %self.name, %error, "still not stored");
-                }
+            if let Some(mut one) = self.at(at).filter(|one| one.known.unsettled)
+                && let Err(error) = one.commit().await
+            {
+                debug!(name = %self.name, %error, "still not stored");
             }
         }
         let mut outcome = Outcome::Nothing;

@@ -284,10 +284,10 @@ impl Keeper {
                 }
                 Task::End(identity) => {
                     // One that rests finds out by itself.
-                    let is_over = |entry: &Box<Entry>| {
-                        entry.due.is_none() && matches!(entry.plan(now), Plan::Drop)
-                    };
-                    if self.entries.get(&identity).is_some_and(is_over) {
+                    if let Some(entry) = self.entries.get(&identity)
+                        && entry.due.is_none()
+                        && entry.plan(now) == Plan::Drop
+                    {
                         self.expire(identity, now);
                     }
                 }
