@@ -170,13 +170,32 @@ impl Ordering<'_> {
         }];
         // Refused once, it would be refused at each attempt, and each would cost a request for nothing.
         let is_refused = self.record.certificate.as_ref().is_some_and(|held| held.replaces_refused);
-        let mut replaces =
-            replaces.filter(|_| self.directory.renewal_info.is_some() && !is_refused);
+        let replaces = replaces.filter(|_| self.directory.renewal_info.is_some() && !is_refused);
         if replaces.is_none() && self.counts == Counts::Exempt {
             self.counts = Counts::Renewal;
         }
         self.spend().take(self.counts).await?;
-        let mut order = self.new_order(&identifiers, replaces).await;
+        let order = match self.request(&identifiers, replaces).await {
+            Ok(order) => order,
+            Err(failed) => {
+                self.spend().give_back(self.counts).await;
+                return Err(failed);
+            }
+        };
+        if let Some(open) = &mut self.record.order {
+            open.url = Some(order.url().to_owned());
+        }
+        self.save().await?;
+        Ok(order)
+    }
+
+    /// Asks for the order, and once more without what the CA refuses of it.
+    async fn request(
+        &mut self,
+        identifiers: &[Identifier],
+        mut replaces: Option<&str>,
+    ) -> Result<Order, Failed> {
+        let mut order = self.new_order(identifiers, replaces).await;
         // Whatever the CA has against `replaces` (RFC 9773 §5), it is no reason not to renew.
         if let Err(error) = &order
             && replaces.is_some()
@@ -190,10 +209,10 @@ impl Ordering<'_> {
                 self.save().await?;
             }
             if self.counts == Counts::Exempt {
+                self.spend().take(Counts::Renewal).await?;
                 self.counts = Counts::Renewal;
-                self.spend().take(self.counts).await?;
             }
-            order = self.new_order(&identifiers, replaces).await;
+            order = self.new_order(identifiers, replaces).await;
         }
         // Nor is a profile that the CA had when its directory was fetched.
         if let Err(error) = &order
@@ -201,21 +220,9 @@ impl Ordering<'_> {
             && self.ca.profile(&self.directory).is_some()
         {
             self.directory = self.without_profile(error).await?;
-            order = self.new_order(&identifiers, replaces).await;
+            order = self.new_order(identifiers, replaces).await;
         }
-        let order = match order {
-            Ok(order) => order,
-            Err(error) => {
-                let failed = judge(Doing::Ordering, &error, &last_answer());
-                self.spend().give_back(self.counts).await;
-                return Err(failed);
-            }
-        };
-        if let Some(open) = &mut self.record.order {
-            open.url = Some(order.url().to_owned());
-        }
-        self.save().await?;
-        Ok(order)
+        order.map_err(|error| judge(Doing::Ordering, &error, &last_answer()))
     }
 
     fn spend(&self) -> Spending<'_> {
