@@ -1,8 +1,9 @@
 //! What a peer can do to a record layer.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use proptest::prelude::*;
 use rcgen::CertifiedKey;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
@@ -19,8 +20,8 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
-/// The server's end of an established connection, and what a client encrypts with.
-fn established() -> (Records, ClientConnection) {
+/// A server's settings and those of its client.
+static CONFIGS: LazyLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = LazyLock::new(|| {
     let provider = || {
         let suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
         Arc::new(CryptoProvider { cipher_suites: suites, ..default_provider() })
@@ -42,9 +43,20 @@ fn established() -> (Records, ClientConnection) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.enable_secret_extraction = true;
-    let name = "a.example".try_into().unwrap();
-    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
-    let mut tls = Box::new(UnbufferedServerConnection::new(Arc::new(server)).unwrap());
+    (Arc::new(server), Arc::new(client))
+});
+
+fn server() -> Box<UnbufferedServerConnection> {
+    Box::new(UnbufferedServerConnection::new(CONFIGS.0.clone()).unwrap())
+}
+
+fn client() -> ClientConnection {
+    ClientConnection::new(CONFIGS.1.clone(), "a.example".try_into().unwrap()).unwrap()
+}
+
+/// The server's end of an established connection, and what a client encrypts with.
+fn established() -> (Records, ClientConnection) {
+    let (mut tls, mut client) = (server(), client());
     let (mut input, mut output) = (Vec::new(), Vec::new());
     loop {
         client.write_tls(&mut input).unwrap();
@@ -117,4 +129,79 @@ fn half_a_message_and_its_other_half_are_one_and_writing_goes_on_between_them() 
     let mut rest = [records.pending(), &record(&secrets, nth + 1, HANDSHAKE, &[1, 0])].concat();
     assert_eq!(records.open(&mut rest, &mut plain).unwrap(), Incoming::Open);
     assert!(records.pending().is_empty());
+}
+
+/// Bytes in records of the client's choosing: type, and how much of the bytes.
+fn in_records(mut bytes: &[u8], records: &[(u8, usize)]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (kind, length) in records.iter().chain(&[(HANDSHAKE, usize::MAX)]) {
+        let (content, rest) = bytes.split_at((*length).min(bytes.len()));
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        all.extend([*kind, 3, 3, length[0], length[1]]);
+        all.extend(content);
+        bytes = rest;
+    }
+    all
+}
+
+proptest! {
+    #[test]
+    fn no_hello_makes_the_handshake_panic(
+        records in proptest::collection::vec((20u8..25, 0usize..300), 0..4),
+        flips in proptest::collection::vec((0usize..600, any::<u8>()), 0..3),
+        more in proptest::collection::vec(any::<u8>(), 0..9),
+        pieces in proptest::collection::vec(1usize..200, 1..8),
+    ) {
+        let mut hello = Vec::new();
+        client().write_tls(&mut hello).unwrap();
+        let mut bytes = [&hello[5..], &more].concat();
+        for (at, with) in flips {
+            let at = at % bytes.len();
+            bytes[at] ^= with;
+        }
+        let bytes = in_records(&bytes, &records);
+        let (mut tls, mut input, mut output) = (server(), Vec::new(), Vec::new());
+        let mut bytes = bytes.as_slice();
+        for piece in pieces.iter().chain(&[usize::MAX]) {
+            let (now, later) = bytes.split_at((*piece).min(bytes.len()));
+            input.extend_from_slice(now);
+            bytes = later;
+            if matches!(advance(&mut *tls, &mut input, &mut output), Step::Failed(_)) {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn no_records_make_the_record_layer_panic_and_it_fails_once(
+        sent in proptest::collection::vec(
+            (20u8..25, proptest::collection::vec(any::<u8>(), 0..40), any::<bool>()), 1..12),
+        key_update in any::<bool>(),
+        pieces in proptest::collection::vec(1usize..90, 1..30),
+    ) {
+        let (mut records, client) = established();
+        let (first, secrets) = client.dangerous_extract_secrets().unwrap().tx;
+        let mut bytes = Vec::new();
+        for (nth, (kind, content, is_key_update)) in sent.iter().enumerate() {
+            let content: &[u8] = match key_update && *is_key_update {
+                true => &[24, 0, 0],
+                false => content,
+            };
+            bytes.extend(record(&secrets, first + nth as u64, *kind, content));
+        }
+        let Scratch { mut plain, mut output, .. } = Scratch::new();
+        let (mut bytes, mut has_failed) = (bytes.as_slice(), false);
+        for piece in pieces.iter().chain(&[usize::MAX]) {
+            let (now, later) = bytes.split_at((*piece).min(bytes.len()));
+            let mut input = [records.pending(), now].concat();
+            bytes = later;
+            plain.clear();
+            output.clear();
+            let opened = records.open(&mut input, &mut plain);
+            prop_assert!(!has_failed || matches!(opened, Err(RecordError::Over)), "{opened:?}");
+            has_failed |= opened.is_err();
+            let sealed = records.seal(b"x", &mut output);
+            prop_assert_eq!(sealed.is_err(), has_failed);
+        }
+    }
 }
