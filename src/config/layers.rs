@@ -77,10 +77,24 @@ pub struct Surroundings {
     pub kubernetes: bool,
 }
 
+const ROOTS: &str = "autocert_trusted_ca_file";
+
 impl Layers {
     /// Where the value in force was written.
     pub fn origin(&self, key: &str) -> Origin {
         self.values.get(key).map_or(Origin::Default, |node| node.origin.clone())
+    }
+
+    /// Names the place of values that only turned out to be wrong when they were used.
+    pub fn placed(&self, mut problems: Vec<Problem>) -> Vec<Problem> {
+        for problem in problems.iter_mut().filter(|problem| problem.origin == Origin::Default) {
+            // A file of roots may be named by an entry of the list instead.
+            if problem.key == ROOTS && !self.values.contains_key(ROOTS) {
+                "autocert_ca.trusted_ca_file".clone_into(&mut problem.key);
+            }
+            problem.origin = self.origin(problem.option());
+        }
+        problems
     }
 
     fn set(&mut self, option: &'static Opt, node: Node) {
@@ -337,6 +351,25 @@ mod tests {
         );
         assert!(!layers.nothing_configured);
         assert!(lay_out(None, &[("HOME", "/root")], &[]).nothing_configured);
+    }
+
+    #[test]
+    fn what_turns_out_to_be_wrong_later_is_told_with_its_place() {
+        let file = "data_dir: /x\nautocert_ca: [{url: 'https://a/', trusted_ca_file: /y}]\n";
+        let layers = lay_out(Some(file), &[], &[]);
+        let problem = |origin: &Origin, key: &str| Problem::new(origin, key, "is bad", "mend it");
+        let flag = Origin::Flag("--data-dir".into());
+        let told = |origin, key| layers.placed(vec![problem(origin, key)])[0].to_string();
+        assert_eq!(
+            told(&Origin::Default, "data_dir"),
+            "/etc/ringgate/ringgate.yaml:1 data_dir: is bad; mend it"
+        );
+        assert_eq!(
+            told(&Origin::Default, ROOTS),
+            "/etc/ringgate/ringgate.yaml:2 autocert_ca.trusted_ca_file: is bad; mend it"
+        );
+        assert_eq!(told(&flag, "data_dir"), "--data-dir data_dir: is bad; mend it");
+        assert_eq!(told(&Origin::Default, "autocert"), "default autocert: is bad; mend it");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::cli::Certs;
 use crate::clock::Moment;
 use crate::config::Config;
+use crate::config::layers::Layers;
 use crate::control::admin::{self, Answer, Request};
 use crate::control::autocert::prepared::stored_certificates;
 use crate::control::autocert::status::Status;
@@ -15,7 +16,7 @@ use super::command::Failure;
 use super::cores;
 
 /// Does what is asked and prints the outcome.
-pub fn certs(config: &Config, json: bool, asked: Certs) -> Result<(), Failure> {
+pub fn certs(config: &Config, layers: &Layers, json: bool, asked: Certs) -> Result<(), Failure> {
     let request = match &asked {
         Certs::List => Request::Certs,
         Certs::Renew { name, force } => Request::Renew { name: name.clone(), force: *force },
@@ -35,7 +36,7 @@ pub fn certs(config: &Config, json: bool, asked: Certs) -> Result<(), Failure> {
             eprintln!(
                 "no ringgate is running with the data_dir {data_dir}; this is what is stored, without the local CA's"
             );
-            stored(config)?
+            stored(config, layers)?
         }
         None => {
             return Err(Failure::Other(format!(
@@ -52,12 +53,12 @@ pub fn certs(config: &Config, json: bool, asked: Certs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn stored(config: &Config) -> Result<Vec<Status>, Failure> {
+fn stored(config: &Config, layers: &Layers) -> Result<Vec<Status>, Failure> {
     let threads = cores::allowed().map_or(1, |cores| cores.len());
     let ports: Vec<_> = config.address.iter().map(|address| address.port()).collect();
     let now = Moment::now();
-    let prepared =
-        prepare(config, &ports, None, Mode::Check, threads, now).map_err(Failure::Configuration)?;
+    let prepared = prepare(config, &ports, None, Mode::Check, threads, now)
+        .map_err(|problems| Failure::Configuration(layers.placed(problems)))?;
     let mut all = prepared.by_hand.clone();
     let mut managed = Vec::new();
     if let Some(autocert) = &prepared.autocert {

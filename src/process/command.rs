@@ -52,9 +52,8 @@ pub fn execute(invocation: Invocation) -> ExitCode {
         Command::Check => {
             configure(&written).and_then(|(config, layers)| check_all(&config, &layers))
         }
-        Command::Certs { json, asked } => {
-            configure(&written).and_then(|(config, _)| certs::certs(&config, json, asked))
-        }
+        Command::Certs { json, asked } => configure(&written)
+            .and_then(|(config, layers)| certs::certs(&config, &layers, json, asked)),
         Command::Trust { install } => {
             configure(&written).and_then(|(config, _)| trust_root(&config, install))
         }
@@ -103,7 +102,7 @@ fn check_all(config: &Config, layers: &Layers) -> Result<(), Failure> {
     let threads = cores::allowed().map_or(1, |cores| cores.len());
     let ports: Vec<_> = config.address.iter().map(|address| address.port()).collect();
     let prepared = prepare(config, &ports, None, Mode::Check, threads, Moment::now())
-        .map_err(Failure::Configuration)?;
+        .map_err(|problems| Failure::Configuration(layers.placed(problems)))?;
     for warning in &prepared.warnings {
         println!("warning: {warning}");
     }

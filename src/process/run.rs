@@ -50,7 +50,7 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         listeners::open(&config, cores.len(), layers)?;
 
     let prepared = prepare(&config, &ports, None, Mode::Serve, cores.len(), Moment::now())
-        .map_err(Failure::Configuration)?;
+        .map_err(|problems| Failure::Configuration(layers.placed(problems)))?;
     for warning in &prepared.warnings {
         warn!("{warning}");
     }
@@ -134,7 +134,9 @@ fn write(log: &mut Reports, report: &Report) {
 async fn reload(plane: &mut Plane, written: &Written) {
     notify(State::Reloading);
     let outcome = match configure(written) {
-        Ok((config, _)) => plane.reload(config).await,
+        Ok((config, layers)) => {
+            plane.reload(config).await.map_err(|problems| layers.placed(problems))
+        }
         Err(Failure::Configuration(problems)) => Err(problems),
         Err(Failure::Unavailable(_) | Failure::Other(_)) => Ok(()),
     };
