@@ -279,7 +279,7 @@ impl Ca {
         }
         let answer = self.clone().answer(&request);
         if self.sky.answers_are_lost() && self.state().dice.chance(0.2) {
-            return Err(Trouble::new("the CA broke off"));
+            return Err(Trouble::lost("the CA broke off"));
         }
         if let (Some(name), Some(after)) = (&answer.forbids, answer.retry_after) {
             self.checker.retry_after(self.number, Some(name), true_time(), after);

@@ -104,6 +104,8 @@ struct Process {
     revoked: BTreeMap<usize, (Moment, Moment)>,
     /// By name: the staple that it asked for another of, from when that is, and when it asked.
     refreshed: BTreeMap<String, (Moment, Moment)>,
+    /// By name: since when a staple, of what is served or of what waits to take its place, is said to come.
+    none_yet: BTreeMap<String, Moment>,
 }
 
 #[derive(Default)]
@@ -429,23 +431,28 @@ impl Stapled {
 
     /// Rule 13: what `ringgate certs` says of the staple of each certificate.
     pub fn states(&self, process: u64, all: &[(String, Option<String>)]) {
-        let inner = self.inner();
-        let Some(process) = inner.processes.get(&process).filter(|_| self.is_on) else { return };
+        let mut inner = self.inner();
+        let Inner { processes, hindered, .. } = &mut *inner;
+        let Some(process) = processes.get_mut(&process).filter(|_| self.is_on) else { return };
         let now = true_time();
+        let is_to_come = |state: &Option<String>| state.as_deref() == Some("none yet");
+        process
+            .none_yet
+            .retain(|name, _| all.iter().any(|(other, state)| other == name && is_to_come(state)));
         for (name, state) in all {
             let Some(standing) = process.by_name.get(name) else { continue };
             let (ca, _) = self.checker.whose(standing.leaf);
-            let lasts = now.since(standing.since);
+            let since = match is_to_come(state) {
+                true => *process.none_yet.entry(name.clone()).or_insert(now),
+                false => now,
+            };
             let what = match state.as_deref() {
                 None => "nothing is said of its staple".to_owned(),
                 Some(state) if state.trim_end_matches([' ', ':']) == "none" => {
                     "no reason is given for its having no staple".to_owned()
                 }
-                Some("none yet")
-                    if lasts > DAY
-                        && longest_free(&inner.hindered[ca], standing.since, now).0 > DAY =>
-                {
-                    format!("its staple is said to come for {}", Span(lasts))
+                Some("none yet") if longest_free(&hindered[ca], since, now).0 > DAY => {
+                    format!("its staple is said to come for {}", Span(now.since(since)))
                 }
                 Some(_) => continue,
             };

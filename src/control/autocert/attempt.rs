@@ -19,7 +19,7 @@ use super::issuers::Issuers;
 use super::mutant::{Mutant, mutant};
 use super::obtaining::Obtaining;
 use super::plan::{Asked, Plan, Why, plan};
-use super::verdict::{BUDGET, Failed};
+use super::verdict::{BUDGET, Failed, LOST};
 
 /// What came of a turn.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ async fn turn(
     };
     let before = dossier.clone();
     let storable = lock.is_some() || mutant(Mutant::LockIgnored);
-    let mut locked = Locked { issuers, name, storable, dossier, lock, tried: Vec::new() };
+    let mut locked =
+        Locked { issuers, name, storable, dossier, lock, tried: Vec::new(), has_lost: false };
     let outcome = locked.work(asked, seed).await;
     let Locked { dossier, lock, storable, .. } = locked;
     let is_lost = lock.as_ref().is_some_and(Held::is_lost);
@@ -101,6 +102,8 @@ struct Locked<'a> {
     lock: Option<Held>,
     /// The issuers that were asked in this turn, in vain.
     tried: Vec<usize>,
+    /// An answer was lost in this turn.
+    has_lost: bool,
 }
 
 impl Locked<'_> {
@@ -150,6 +153,13 @@ impl Locked<'_> {
                 Ok(()) => {
                     self.forget_other_orders(at).await;
                     return Outcome::Obtained { why, renewed };
+                }
+                // Asked for again at once, but once: the next turn may be more than an hour away, and whoever breaks
+                // off may be about to again.
+                Err(failed) if failed.is(LOST) && !self.has_lost => {
+                    debug!(name = %self.name, error = failed.what, "asking again for an answer that was lost");
+                    self.has_lost = true;
+                    outcome = Outcome::Failed { at, failed };
                 }
                 Err(failed) => {
                     // What we kept ourselves from is no failure of the issuer's.

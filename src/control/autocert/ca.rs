@@ -21,7 +21,7 @@ use super::directory::Directory;
 use super::http_client::{AcmeHttp, NotAcme, last_answer};
 use super::ledger::Ledger;
 use super::prepared::PreparedIssuer;
-use super::verdict::{Doing, Failed, judge};
+use super::verdict::{Doing, Failed, LOST, judge};
 
 /// How long a directory is believed: long before a CA drops an address that it announced otherwise.
 const DIRECTORY_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -142,6 +142,11 @@ impl Ca {
             Ok((account, directory)) => {
                 *entered = Entered::Ready { account: account.clone(), at: clock::steady() };
                 Ok((account, directory))
+            }
+            // That one answer was lost says nothing of the next.
+            Err(failed) if failed.is(LOST) => {
+                *entered = Entered::NotYet { forgotten };
+                Err(failed)
             }
             Err(failed) => {
                 let at = clock::steady();

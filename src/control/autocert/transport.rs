@@ -40,11 +40,17 @@ pub struct Trouble {
     pub remedy: Option<String>,
     /// The server's name has no address, or nobody could say which.
     pub is_unresolved: bool,
+    /// It was reached, and its answer was lost.
+    pub is_lost: bool,
 }
 
 impl Trouble {
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: None, is_unresolved: false }
+        Self { what: what.into(), remedy: None, is_unresolved: false, is_lost: false }
+    }
+
+    pub fn lost(what: impl Into<String>) -> Self {
+        Self { is_lost: true, ..Self::new(what) }
     }
 }
 
@@ -254,7 +260,7 @@ async fn converse(
     longest_body: usize,
 ) -> Result<Response<Bytes>, Trouble> {
     let failed =
-        |error: hyper::Error| Trouble::new(format!("{place} broke off: {}", innermost(&error)));
+        |error: hyper::Error| Trouble::lost(format!("{place} broke off: {}", innermost(&error)));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let answered = async {
@@ -263,7 +269,7 @@ async fn converse(
             if error.is::<LengthLimitError>() {
                 Trouble::new(format!("{place} answered with more than {longest_body} bytes"))
             } else {
-                Trouble::new(format!("{place} broke off in the middle of its answer: {error}"))
+                Trouble::lost(format!("{place} broke off in the middle of its answer: {error}"))
             }
         })?;
         Ok(Response::from_parts(parts, body.to_bytes()))

@@ -14,6 +14,8 @@ use super::transport::Trouble;
 
 /// The kind of what was not asked of an issuer because its limit would be passed.
 pub const BUDGET: &str = "ringgate:budget";
+/// The kind of an answer that was lost on its way.
+pub const LOST: &str = "ringgate:lost";
 const PREFIX: &str = "urn:ietf:params:acme:error:";
 
 /// What to do after a failure.
@@ -124,6 +126,9 @@ pub fn judge(doing: Doing, error: &Error, answer: &Answer) -> Failed {
         Error::Api(problem) => judge_problem(doing, problem, answer),
         Error::Other(other) => match other.downcast_ref::<Trouble>() {
             Some(Trouble { what, remedy: Some(remedy), .. }) => Failed::mendable(what, remedy),
+            Some(Trouble { what, is_lost: true, .. }) => {
+                Failed { kind: Some(LOST.into()), ..unreachable(what.clone(), answer) }
+            }
             _ => unreachable(other.to_string(), answer),
         },
         Error::Json(error) => {
@@ -262,5 +267,8 @@ mod tests {
         assert_eq!(untrusted.class, Class::Unreachable);
         assert_eq!(trouble(None).class, Class::Unreachable);
         assert_eq!(trouble(None).verdict, Verdict::Retry { not_before: None });
+        let lost = Error::Other(Box::new(Trouble::lost("it broke off")));
+        let lost = judge(Doing::Ordering, &lost, &Answer::default());
+        assert!(lost.is(LOST) && lost.class == Class::Unreachable && !trouble(None).is(LOST));
     }
 }
