@@ -164,9 +164,9 @@ const LIFETIMES: [Duration; 5] = [
 
 /// More names than Let's Encrypt gives certificates below one domain at once, until the first of them are renewed.
 pub const CROWD: usize = 58;
+const CROWD_LENGTH: Duration = DAY.saturating_mul(100);
 /// A process that lives for so long gets a certificate from a CA that issues.
 const LONG_ENOUGH: Duration = minutes(15);
-const CROWD_LENGTH: Duration = DAY.saturating_mul(100);
 
 /// How many events a year has, about.
 const EVENTS_A_YEAR: f64 = 18.0;

@@ -107,13 +107,8 @@ fn prepare_issuers(
             return Err(problem("autocert_ca", what, "keep one of them"));
         }
         let before = prepared.iter().find(|one| one.issuer.trusted_ca == issuer.trusted_ca);
-        if let Some(PreparedIssuer { transport, trusted_roots, .. }) = before.cloned() {
-            prepared.push(PreparedIssuer {
-                issuer: issuer.clone(),
-                transport,
-                trusted_roots,
-                account: None,
-            });
+        if let Some(before) = before.cloned() {
+            prepared.push(PreparedIssuer { issuer: issuer.clone(), ..before });
             continue;
         }
         let trusted_roots = match &issuer.trusted_ca {
