@@ -56,13 +56,14 @@ impl Dossier {
         self.at.iter().any(|known| known.unsettled)
     }
 
-    /// The last failure since the certificate was obtained, whoever's.
+    /// The last failure since the certificate was obtained, whoever's. One of the same second came before it: an
+    /// issuer that refuses sends us to the next one, which may issue within that second.
     pub fn last_failure_since(&self) -> Option<&Failure> {
         let obtained = self.serving().and_then(|known| known.record.certificate.as_ref()?.obtained);
         let serving_at = self.serving_at();
         let failures = self.failures().filter(|(at, last)| {
             // A success forgets the failures of its issuer, whatever the clock showed then.
-            serving_at == Some(*at) || obtained.is_none_or(|at| last.at >= at)
+            serving_at == Some(*at) || obtained.is_none_or(|at| last.at > at)
         });
         failures.map(|(_, last)| last).max_by_key(|last| last.at)
     }
@@ -226,14 +227,17 @@ mod tests {
         dossier.at[1].take(&name, certificate(Some(NOW))).unwrap();
         assert_eq!(dossier.serving_at(), Some(1));
         let (what, settings) = (String::new(), String::new());
-        let at = NOW.minus(Duration::from_secs(1));
+        let second = Duration::from_secs(1);
+        let (at, later) = (NOW.minus(second), NOW.plus(second));
         let class = Class::Unreachable;
         let failure = Failure { at, class, what, remedy: None, not_before: None, settings };
-        dossier.at[0].record.attempts.count(failure.clone());
-        assert_eq!(dossier.last_failure_since(), None);
-        assert_eq!(dossier.last_failure().map(|last| last.at), Some(at));
-        dossier.at[0].record.attempts.count(Failure { at: NOW, ..failure.clone() });
-        assert_eq!(dossier.last_failure_since().map(|last| last.at), Some(NOW));
+        for at in [at, NOW] {
+            dossier.at[0].record.attempts.count(Failure { at, ..failure.clone() });
+            assert_eq!(dossier.last_failure_since(), None);
+            assert_eq!(dossier.last_failure().map(|last| last.at), Some(at));
+        }
+        dossier.at[0].record.attempts.count(Failure { at: later, ..failure.clone() });
+        assert_eq!(dossier.last_failure_since().map(|last| last.at), Some(later));
         // By a clock that was set back since, one of the issuer that serves seems older.
         dossier.at[0].record.attempts = Attempts::default();
         dossier.at[1].record.attempts.count(failure);
