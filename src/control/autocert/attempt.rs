@@ -179,7 +179,8 @@ impl Locked<'_> {
         let issuers = standings(self.name, &self.dossier, self.issuers, now);
         // What an operator asks for makes up for failures of before, not for those of this turn.
         let at_once = asked.is_some() && self.tried.is_empty();
-        plan(&facts(&self.dossier, &issuers, asked, at_once, storable, seed), now)
+        let up_for = self.issuers.up_for();
+        plan(&facts(&self.dossier, &issuers, asked, at_once, storable, up_for, seed), now)
     }
 
     /// Shows whether the store takes what must be stored before the order is placed.

@@ -67,7 +67,8 @@ impl Entry {
     pub fn plan(&self, issuers: &Issuers, now: Moment) -> Plan {
         let standings = standings(&self.name, &self.dossier, issuers, now);
         let Self { dossier, asked, storable, seed, .. } = self;
-        plan(&facts(dossier, &standings, *asked, asked.is_some(), *storable, *seed), now)
+        let up_for = issuers.up_for();
+        plan(&facts(dossier, &standings, *asked, asked.is_some(), *storable, up_for, *seed), now)
     }
 
     /// Whether there is something to do now. An operator who asked gets an answer in any case.

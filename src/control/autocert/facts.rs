@@ -1,6 +1,7 @@
 //! From what is known of a name to the facts that are decided from. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::name::{Pattern, ServerName};
@@ -74,6 +75,7 @@ pub fn facts<'a>(
     asked: Option<Asked>,
     at_once: bool,
     storable: bool,
+    up_for: Duration,
     seed: u64,
 ) -> Facts<'a> {
     let serving = dossier.serving();
@@ -92,14 +94,13 @@ pub fn facts<'a>(
         asked,
         at_once,
         storable,
+        up_for,
         seed,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rcgen::PKCS_ECDSA_P256_SHA256;
 
     use super::super::super::certified::samples::{DAY, Issuer};

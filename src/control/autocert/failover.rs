@@ -22,6 +22,9 @@ const WAITED_PART: u32 = 4;
 /// always waited for as long: a name that one CA cannot see is seldom seen by another, and each try counts against
 /// that one's limits too. But a firewall may keep out one CA alone.
 const WAITED_AT_MOST: Duration = Duration::from_secs(20 * 3600);
+/// A process that lives for less is one of many that die, where certificates live for days. Shorter than the two hours
+/// within which the next issuer is asked, by the time that an order takes.
+const YOUNG_FOR: Duration = Duration::from_secs(110 * 60);
 /// If nobody issues for a name it is thought over again after this; the configuration says who could.
 const NOBODY: Duration = Duration::from_secs(3600);
 
@@ -119,6 +122,16 @@ fn retry(one: &Standing<'_>, need: &Need, now: Moment) -> (Moment, Obstacle) {
 /// force until `ends`.
 pub fn patience(since: Moment, ends: Moment, lifetime: Option<Duration>) -> Moment {
     since.plus((ends.since(since) / WAITED_PART).min(waited_at_most(lifetime)))
+}
+
+/// Likewise of a process that has only begun to look after it: no process of so short a life does what it could not
+/// remember.
+pub fn patience_of_young(begun: Moment, ends: Moment, lifetime: Option<Duration>) -> Moment {
+    let at_most = match lifetime {
+        Some(lifetime) if lifetime < backoff::SHORT => YOUNG_FOR,
+        _ => WAITED_AT_MOST,
+    };
+    begun.plus((ends.since(begun) / WAITED_PART).min(at_most))
 }
 
 fn waited_at_most(lifetime: Option<Duration>) -> Duration {

@@ -1,7 +1,9 @@
 //! The configured issuers, in the order to ask them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::config::autocert::Autocert;
 use crate::store::Store;
 
@@ -15,6 +17,7 @@ pub struct Issuers {
     pub publisher: Publisher,
     /// At least one.
     pub all: Vec<Arc<Ca>>,
+    begun: Instant,
 }
 
 impl Issuers {
@@ -31,7 +34,13 @@ impl Issuers {
             store: store.clone(),
             publisher: publisher.clone(),
             all: prepared.issuers.iter().map(new).collect(),
+            begun: clock::steady(),
         }
+    }
+
+    /// For how long this process has asked them.
+    pub fn up_for(&self) -> Duration {
+        clock::steady().duration_since(self.begun)
     }
 
     pub fn directories(&self) -> impl Iterator<Item = &str> {

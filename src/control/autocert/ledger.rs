@@ -86,6 +86,15 @@ impl Ledger {
         let _ = self.change(give_back, now).await;
     }
 
+    /// Takes back the certificate of an order that was placed and will never lead to one.
+    pub async fn lose(&self, order: &Order<'_>, now: Moment) {
+        let lose = |budget: &mut Budget| {
+            budget.give_back_certificate(self.limits, order, now);
+            Ok(())
+        };
+        let _ = self.change(lose, now).await;
+    }
+
     /// Counts an order that failed to prove control of the name: it leads to no certificate.
     pub async fn fail(&self, order: &Order<'_>, now: Moment) {
         let fail = |budget: &mut Budget| {
@@ -203,6 +212,9 @@ mod tests {
         other.give_back(&ORDER, NOW).await;
         node().take(&ORDER, NOW).await.unwrap();
         node().fail(&ORDER, NOW).await;
+        node().take(&ORDER, NOW).await.unwrap();
+        assert_eq!(node().take(&ORDER, NOW).await, Err(free));
+        node().lose(&ORDER, NOW).await;
         node().take(&ORDER, NOW).await.unwrap();
         assert!(Ledger::of("https://ca.example/dir", &store).is_none());
     }

@@ -133,7 +133,7 @@ impl Ordering<'_> {
             Ok(mut order) => {
                 if order.state().status == OrderStatus::Invalid {
                     let failed = self.why_invalid(&mut order, kind).await;
-                    self.forget().await?;
+                    self.record.order = None;
                     return Err(failed);
                 }
                 info!(name = %self.name, order = url, "order resumed");
@@ -185,7 +185,13 @@ impl Ordering<'_> {
         if let Some(open) = &mut self.record.order {
             open.url = Some(order.url().to_owned());
         }
-        self.save().await?;
+        if let Err(failed) = self.save().await {
+            // Whoever has the lock now does not know of it, and we may tell nobody.
+            if self.lock.is_some_and(Held::is_lost) {
+                self.spend().lose(self.counts).await;
+            }
+            return Err(failed);
+        }
         Ok(order)
     }
 
@@ -512,12 +518,13 @@ impl Ordering<'_> {
         })
     }
 
-    /// Forgets the order if the CA says that it is over, so that the next attempt places another.
+    /// Forgets the order if the CA says that it is over, so that the next attempt places another. The store forgets it
+    /// with the next thing that is stored, be it the failure or the next order: killed before, we find the order there
+    /// and that it failed.
     async fn forget_if_over(&mut self, order: &mut Order) {
         let refreshed = with_fresh_nonces!(order.refresh());
-        let over = refreshed.is_ok_and(|state| state.status == OrderStatus::Invalid);
-        if over && let Err(failed) = self.forget().await {
-            warn!(name = %self.name, %failed, "an order that is over is not forgotten");
+        if refreshed.is_ok_and(|state| state.status == OrderStatus::Invalid) {
+            self.record.order = None;
         }
     }
 

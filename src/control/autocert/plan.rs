@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::store::record::Renewal;
 
-use super::failover::{Choice, Need, Obstacle, Standing, choose, patience};
+use super::failover::{Choice, Need, Obstacle, Standing, choose, patience, patience_of_young};
 use super::mutant::{Mutant, mutant};
 use super::renewal::{Basis, Validity, last_resort, not_again_before, renewed_at};
 
@@ -32,6 +32,8 @@ pub struct Facts<'a> {
     pub at_once: bool,
     /// Private keys and order URLs can be stored before they are needed.
     pub storable: bool,
+    /// For how long this process has looked after the name.
+    pub up_for: Duration,
     /// Spreads names that have no certificate yet.
     pub seed: u64,
 }
@@ -158,7 +160,7 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
         && !facts.storable
         && !facts.revoked
     {
-        let until = unstored_from(validity, facts.renewal);
+        let until = unstored_from(validity, facts.renewal, now.minus(facts.up_for));
         if now < until {
             return Plan::Rest { until, why: Why::CannotStore };
         }
@@ -168,11 +170,13 @@ pub fn plan(facts: &Facts<'_>, now: Moment) -> Plan {
 
 /// From when on a certificate that is valid is renewed though nothing can be stored. An order whose private key or
 /// URL is lost with a crash is an order too many, so the store is waited for, but as for an issuer that is down:
-/// who knows for how long the CA issues.
-fn unstored_from(validity: &Validity, renewal: Option<&Renewal>) -> Moment {
+/// who knows for how long the CA issues. A process that has `begun` since may be one of many that die: each would
+/// order anew, and soon more than the issuer allows for the same names.
+fn unstored_from(validity: &Validity, renewal: Option<&Renewal>, begun: Moment) -> Moment {
     let (due, _) = renewed_at(validity, renewal);
-    let lifetime = validity.not_after.since(validity.not_before);
-    patience(due, validity.not_after, Some(lifetime)).min(last_resort(validity))
+    let (ends, lifetime) = (validity.not_after, validity.not_after.since(validity.not_before));
+    let waited = patience(due, ends, Some(lifetime)).min(last_resort(validity));
+    waited.max(patience_of_young(begun, ends, Some(lifetime)))
 }
 
 /// Why a certificate is due.
@@ -261,6 +265,7 @@ mod tests {
             asked: None,
             at_once: false,
             storable: true,
+            up_for: DAY,
             seed: 9,
         }
     }
@@ -277,7 +282,10 @@ mod tests {
         let long_in_window = renewal(-2, 40);
         let base = facts(fresh, &none);
         let of_days = facts(Some(validity(1, 6)), &none);
-        let cases: [(&str, Facts<'_>, Plan); 17] = [
+        let minute = Duration::from_secs(60);
+        let ending = Validity { not_after: NOW.plus(minute * 59), ..validity(85, 90) };
+        let young = Facts { storable: false, up_for: minute, ..base };
+        let cases: [(&str, Facts<'_>, Plan); 20] = [
             ("new", facts(None, &none), Plan::Order { at: 0, why: Why::NoCertificate }),
             ("old", facts(old, &none), Plan::Order { at: 0, why: Why::Lifetime }),
             (
@@ -342,6 +350,24 @@ mod tests {
                 "cannot store and waited for hours",
                 Facts { storable: false, renewal: Some(&long_in_window), ..of_days },
                 Plan::Order { at: 0, why: Why::Window },
+            ),
+            (
+                "cannot store and has just begun",
+                Facts { renewal: Some(&long_in_window), ..young },
+                Plan::Rest {
+                    until: NOW.minus(minute).plus(Duration::from_secs(20 * 3600)),
+                    why: Why::CannotStore,
+                },
+            ),
+            (
+                "cannot store and has just begun, and certificates live for days",
+                Facts { renewal: Some(&long_in_window), validity: of_days.validity, ..young },
+                Plan::Rest { until: NOW.plus(minute * 109), why: Why::CannotStore },
+            ),
+            (
+                "cannot store and has just begun, and little is left",
+                Facts { validity: Some(ending), ..young },
+                Plan::Rest { until: NOW.plus(minute * 14), why: Why::CannotStore },
             ),
             (
                 "cannot store and is revoked",
@@ -423,7 +449,7 @@ mod tests {
                 validity: has.then(|| validity(begun, days)),
                 renewal: window.as_ref(),
                 ask_renewal_at: ask.map(|seconds| Moment::from_unix_seconds(NOW.unix_seconds() + seconds)),
-                obtained: None, revoked, issuers: &issuers, asked: None, at_once: false, storable, seed,
+                obtained: None, revoked, issuers: &issuers, asked: None, at_once: false, storable, up_for: DAY, seed,
             };
             let decided = plan(&facts, NOW);
             if let Plan::Rest { until, .. } | Plan::AskOperator { until } = decided {

@@ -34,6 +34,14 @@ impl Spending<'_> {
         }
     }
 
+    /// It was placed, and nobody can go on with it.
+    pub async fn lose(&self, counts: Counts) {
+        if let Some(ledger) = self.ledger(counts) {
+            let domain = registered_domain(self.name);
+            ledger.lose(&self.order(&domain, counts), Moment::now()).await;
+        }
+    }
+
     /// It did not prove control of the name.
     pub async fn fail(&self, counts: Counts) {
         if let Some(ledger) = self.ledger(counts) {
