@@ -87,12 +87,12 @@ impl Issuing {
             return;
         };
         // With the same settings the accounts and what is known of the CAs stay.
-        let same = |issuers: &Arc<Issuers>| issuers.are_from(prepared);
-        let issuers = self
-            .issuers
-            .take()
-            .filter(same)
-            .unwrap_or_else(|| Arc::new(Issuers::new(prepared, publisher, has_plain_listener)));
+        let former = self.issuers.take();
+        let same = former.clone().filter(|issuers| issuers.are_from(prepared));
+        let issuers = same.unwrap_or_else(|| {
+            let former = former.as_deref();
+            Arc::new(Issuers::new(prepared, publisher, has_plain_listener, former))
+        });
         self.issuers = Some(issuers.clone());
         let keeper = self.keeper.get_or_insert_with(|| {
             let (commands, news) = keeper::start();

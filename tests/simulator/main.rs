@@ -45,7 +45,7 @@ const OF_STAPLES: &str = "staple";
 const SHOWN_BY: [(&str, u64); 4] = [
     ("pause-by-wrong-clock", 43),
     ("budget-forgotten", 98),
-    ("budget-unstored", 121),
+    ("budget-unstored", 297),
     ("staples-in-step", 129),
 ];
 /// What `scripts/test` runs besides the mutants.

@@ -218,8 +218,8 @@ impl Locked<'_> {
         let serves = self.dossier.serving_at() == Some(at);
         let ca = self.issuers.all.get(at)?;
         let limits = ca.ledger.as_ref().map(|ledger| ledger.limits);
-        let counts =
-            limits.map_or(Counts::New, |limits| counts(&self.dossier, at, limits, Moment::now()));
+        let counts = limits
+            .map_or(Counts::New, |limits| counts(&self.dossier, at, ca, limits, Moment::now()));
         Some(Obtaining {
             ca,
             counts,

@@ -150,6 +150,21 @@ impl Budget {
         }
     }
 
+    /// Takes in what was counted elsewhere: of each bucket what leaves less in it.
+    pub fn merge(&mut self, other: &Self) {
+        for (kind, theirs) in [
+            (&mut self.orders, &other.orders),
+            (&mut self.domains, &other.domains),
+            (&mut self.names, &other.names),
+            (&mut self.failed, &other.failed),
+        ] {
+            for (key, full) in theirs {
+                change(kind, key, |ours| ours.map_or(*full, |ours| ours.max(*full)));
+            }
+        }
+        self.warned = self.warned.max(other.warned);
+    }
+
     /// Drops what says nothing: full buckets, and beyond a bound those nearest to full.
     pub fn tidy(&mut self, now: Moment) {
         for kind in [&mut self.orders, &mut self.domains, &mut self.names, &mut self.failed] {

@@ -113,16 +113,23 @@ pub fn take_in(known: &mut Known, found: Known) {
     let is_ours = known.unsettled && known.is_obtained();
     let failed = |attempts: &Attempts| attempts.last.as_ref().map(|last| last.at);
     if is_later || (is_same && !is_ours) {
-        let before = std::mem::replace(known, found);
-        let (before, attempts) = (before.record.attempts, &mut known.record.attempts);
-        // What the store has not taken of our failures counts all the same.
-        if is_same && failed(&before) > failed(attempts) {
-            *attempts = before;
+        let before = std::mem::replace(known, found).record;
+        let record = &mut known.record;
+        // What the store has not taken of our failures counts all the same, and of what became of the order then.
+        if is_same && failed(&before.attempts) > failed(&record.attempts) {
+            if !is_begun_later(record.order.as_ref(), &before.attempts) {
+                record.order = before.order;
+            }
+            record.attempts = before.attempts;
+            known.unsettled = true;
         }
         return;
     }
+    let is_overtaken = failed(&found.record.attempts) >= failed(&known.record.attempts);
+    let is_news =
+        is_overtaken || is_begun_later(found.record.order.as_ref(), &known.record.attempts);
     // And so do those of another node.
-    if is_same && failed(&found.record.attempts) > failed(&known.record.attempts) {
+    if is_same && is_overtaken {
         known.record.attempts = found.record.attempts;
     }
     // Somebody emptied the store, or it did not take what we know: it is offered again.
@@ -135,8 +142,14 @@ pub fn take_in(known: &mut Known, found: Known) {
     let held = known.record.certificate.as_ref();
     if known.record.order.is_none() {
         let open = found.record.order;
-        known.record.order = open.filter(|open| is_unfinished(open, held));
+        known.record.order = open.filter(|open| is_news && is_unfinished(open, held));
     }
+}
+
+/// Whether an order was begun after the last of these failures, so that it is another than the one that failed. Pure.
+fn is_begun_later(open: Option<&OpenOrder>, attempts: &Attempts) -> bool {
+    let last = attempts.last.as_ref();
+    open.is_some_and(|open| last.is_none_or(|last| open.begun > last.at))
 }
 
 /// Whether an order that was found is not the one that the certificate we hold came from: had we stored the
@@ -168,6 +181,52 @@ mod tests {
         assert!(!is_unfinished(&order("one"), Some(&held)));
         assert!(is_unfinished(&order("two"), Some(&held)));
         assert!(is_unfinished(&order("one"), None));
+    }
+
+    #[test]
+    fn an_order_that_failed_and_one_of_which_the_store_knows_nothing_are_as_memory_has_them() {
+        let seconds = |seconds| NOW.plus(Duration::from_secs(seconds));
+        let order = |url: Option<&str>, begun| OpenOrder {
+            private_key: "key".into(),
+            url: url.map(str::to_owned),
+            begun: seconds(begun),
+            challenge: None,
+        };
+        let known = |order: Option<OpenOrder>, failed: Option<u64>| {
+            let mut known = Known::nothing(Record::new("a.example", "https://ca/dir"));
+            known.record.order = order;
+            if let Some(failed) = failed {
+                let (class, what, settings) = (Class::Validation, String::new(), String::new());
+                let (at, remedy) = (seconds(failed), None);
+                known.record.attempts.count(Failure {
+                    at,
+                    class,
+                    what,
+                    remedy,
+                    not_before: None,
+                    settings,
+                });
+            }
+            known
+        };
+        let placed = || Some(order(Some("https://ca/order/1"), 1));
+        for (ours, failed, found, stored, expected) in [
+            // It failed, and the store did not take that.
+            (None, Some(2), placed(), None, None),
+            // It was placed, and the store took neither its URL nor what failed then.
+            (placed(), Some(2), Some(order(None, 1)), None, placed()),
+            // Another node placed one since.
+            (None, Some(2), Some(order(Some("theirs"), 3)), None, Some(order(Some("theirs"), 3))),
+            // What the store knows is newer.
+            (None, Some(2), placed(), Some(4), placed()),
+            (placed(), None, None, Some(4), None),
+        ] {
+            let mut known_before = known(ours, failed);
+            let unsettled = failed > stored;
+            take_in(&mut known_before, known(found, stored));
+            assert_eq!(known_before.record.order, expected);
+            assert_eq!(known_before.unsettled, unsettled);
+        }
     }
 
     #[test]

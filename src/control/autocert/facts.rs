@@ -31,7 +31,7 @@ pub fn standings<'a>(
     let standing = |(at, (known, ca)): (usize, (&'a Known, &Arc<Ca>))| {
         let not_before = ca.ledger.as_ref().and_then(|ledger| {
             let domain = registered_domain(name);
-            let counts = counts(dossier, at, ledger.limits, now);
+            let counts = counts(dossier, at, ca, ledger.limits, now);
             ledger.not_before(&ca.order(name.as_str(), &domain, counts), now)
         });
         let attempts = &known.record.attempts;
@@ -53,10 +53,26 @@ pub fn standings<'a>(
 }
 
 /// How an order for the name would count at this issuer, by what it has issued before.
-pub fn counts(dossier: &Dossier, at: usize, limits: &Limits, now: Moment) -> Counts {
+pub fn counts(dossier: &Dossier, at: usize, ca: &Ca, limits: &Limits, now: Moment) -> Counts {
+    let account = ca.known_account().and_then(|account| account.location);
+    counts_with(dossier, at, account.as_deref(), limits, now)
+}
+
+fn counts_with(
+    dossier: &Dossier,
+    at: usize,
+    account: Option<&str>,
+    limits: &Limits,
+    now: Moment,
+) -> Counts {
     let known = dossier.at.get(at);
     let certificate = known.and_then(|known| known.record.certificate.as_ref());
-    let renewal = certificate.and_then(|certificate| certificate.renewal.as_ref());
+    // It is exempt by what it replaces, if it may say so (RFC 9773 §5).
+    let replaceable = certificate.filter(|held| {
+        let is_ours = held.account.is_empty() || account.is_none_or(|ours| ours == held.account);
+        !held.replaces_refused && is_ours
+    });
+    let renewal = replaceable.and_then(|certificate| certificate.renewal.as_ref());
     let in_window = renewal.is_some_and(|window| window.start <= now && now < window.end);
     if in_window && dossier.serving_at() == Some(at) {
         return Counts::Exempt;
@@ -121,9 +137,9 @@ mod tests {
         dossier.at[0].take(&name, certificate.clone()).unwrap();
         let begun = dossier.certified().unwrap().not_before;
         let due = begun.plus(60 * DAY);
-        let count = |dossier: &Dossier, now| counts(dossier, 0, limits, now);
+        let count = |dossier: &Dossier, now| counts_with(dossier, 0, Some("ours"), limits, now);
         assert_eq!(count(&dossier, due), Counts::Renewal);
-        assert_eq!(counts(&dossier, 1, limits, due), Counts::New);
+        assert_eq!(counts_with(&dossier, 1, None, limits, due), Counts::New);
         assert_eq!(count(&dossier, begun.plus(121 * DAY)), Counts::New);
         let (start, end) = (due, due.plus(Duration::from_secs(3600)));
         let renewal = Renewal { id: "a.b".into(), start, end, selected: due, explanation: None };
@@ -135,6 +151,16 @@ mod tests {
             (end, Counts::Renewal),
         ] {
             assert_eq!(count(&dossier, now), expected, "{now}");
+        }
+        for (account, replaces_refused, expected) in [
+            ("ours", false, Counts::Exempt),
+            ("ours", true, Counts::Renewal),
+            ("another's", false, Counts::Renewal),
+        ] {
+            let held =
+                Certificate { account: account.into(), replaces_refused, ..windowed.clone() };
+            dossier.at[0].take(&name, held).unwrap();
+            assert_eq!(count(&dossier, due), expected, "{account} {replaces_refused}");
         }
         // Another issuer's certificate is not one that this one could replace.
         let mut moved = Dossier::nothing(&name, directories.into_iter());

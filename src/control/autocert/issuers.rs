@@ -21,11 +21,12 @@ pub struct Issuers {
 }
 
 impl Issuers {
-    /// `has_http_listener`: HTTP-01 can be answered.
+    /// `has_http_listener`: HTTP-01 can be answered. `former` are those that were asked before, if any.
     pub fn new(
         prepared: &PreparedAutocert,
         publisher: &Publisher,
         has_http_listener: bool,
+        former: Option<&Self>,
     ) -> Self {
         let PreparedAutocert { settings, store, .. } = prepared;
         let new = |issuer| Arc::new(Ca::new(issuer, settings, store, publisher, has_http_listener));
@@ -34,11 +35,11 @@ impl Issuers {
             store: store.clone(),
             publisher: publisher.clone(),
             all: prepared.issuers.iter().map(new).collect(),
-            begun: clock::steady(),
+            begun: former.map_or_else(clock::steady, |former| former.begun),
         }
     }
 
-    /// For how long this process has asked them.
+    /// For how long this process has looked after certificates.
     pub fn up_for(&self) -> Duration {
         clock::steady().duration_since(self.begun)
     }

@@ -2,7 +2,7 @@
 //!
 //! What cannot be stored is counted in memory: an order is worth more than its entry.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{debug, warn};
 
@@ -21,8 +21,24 @@ pub struct Ledger {
     pub limits: &'static Limits,
     object: String,
     store: Arc<dyn Store>,
+    known: Mutex<Known>,
+}
+
+/// What this node knows of it.
+#[derive(Default)]
+struct Known {
     /// As it was last seen or changed.
-    known: Mutex<Budget>,
+    budget: Budget,
+    /// How many changes the store has not taken, and how many of those it holds by now: it took a later one.
+    unstored: u64,
+    made_good: u64,
+}
+
+impl Known {
+    /// What the store holds is not all.
+    fn is_unstored(&self) -> bool {
+        self.unstored > self.made_good
+    }
 }
 
 impl Ledger {
@@ -42,20 +58,19 @@ impl Ledger {
         let (store, object) = (self.store.clone(), self.object.clone());
         if let Ok(found) = blocking(move || store.get(&object)).await {
             let budget = self.read(found.as_deref());
-            self.keep(&budget);
+            self.lock().budget = budget;
         }
         self.known()
     }
 
     /// As far as this node knows.
     fn known(&self) -> Budget {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().budget.clone()
     }
 
     /// When such an order may be placed, as far as this node knows; `None`: now.
     pub fn not_before(&self, order: &Order<'_>, now: Moment) -> Option<Moment> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(known.free_at(self.limits, order, now)).filter(|free| *free > now)
+        Some(self.lock().budget.free_at(self.limits, order, now)).filter(|free| *free > now)
     }
 
     /// Counts an order that is about to be placed, if there is room for it.
@@ -131,6 +146,7 @@ impl Ledger {
     ) -> Result<(), Moment> {
         let tries = if mutant(Mutant::BudgetUnstored) { 0 } else { TRIES };
         for _ in 0..tries {
+            let unstored = self.lock().unstored;
             let (store, object) = (self.store.clone(), self.object.clone());
             let found = match blocking(move || store.get(&object)).await {
                 Ok(found) => found,
@@ -142,7 +158,7 @@ impl Ledger {
             let mut budget = self.read(found.as_deref());
             let changed = change(&mut budget);
             budget.tidy(now);
-            self.keep(&budget);
+            self.lock().budget.clone_from(&budget);
             changed?;
             let (store, object) = (self.store.clone(), self.object.clone());
             let stored = blocking(move || {
@@ -150,39 +166,62 @@ impl Ledger {
                 store.put(&object, &budget.encode(), expected)
             });
             match stored.await {
-                Ok(true) => return Ok(()),
+                Ok(true) => {
+                    let mut known = self.lock();
+                    known.made_good = known.made_good.max(unstored);
+                    return Ok(());
+                }
                 Ok(false) => {}
                 Err(error) => {
                     debug!(object = self.object, %error, "counted in memory");
+                    self.lock().unstored += 1;
                     return Ok(());
                 }
             }
         }
         let mut budget = self.known();
         change(&mut budget)?;
-        self.keep(&budget);
+        let mut known = self.lock();
+        known.budget = budget;
+        known.unstored += 1;
         Ok(())
     }
 
+    /// What the store holds, and what it has not taken.
     fn read(&self, found: Option<&[u8]>) -> Budget {
-        let Some(found) = found else { return Budget::default() };
-        Budget::decode(found).unwrap_or_else(|| {
-            let object = &self.object;
-            warn!(object, "what was used of the CA's limits is damaged; it counts as nothing used");
-            Budget::default()
-        })
+        let found = found.map(|found| {
+            Budget::decode(found).unwrap_or_else(|| {
+                let object = &self.object;
+                warn!(
+                    object,
+                    "what was used of the CA's limits is damaged; it counts as nothing used"
+                );
+                Budget::default()
+            })
+        });
+        let mut budget = found.unwrap_or_default();
+        let known = self.lock();
+        if known.is_unstored() {
+            budget.merge(&known.budget);
+        }
+        budget
     }
 
-    fn keep(&self, budget: &Budget) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone_from(budget);
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::super::budget::Counts;
     use super::*;
     use crate::config::autocert::LETS_ENCRYPT;
+    use crate::store::Lock;
+    use crate::store::directory::Directory;
     use crate::store::directory::scratch::ScratchStore;
 
     const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
@@ -250,6 +289,65 @@ mod tests {
             node.take(&ORDER, NOW).await.unwrap();
         }
         assert!(node.take(&ORDER, NOW).await.is_err());
+    }
+
+    /// A disk that is full when it is told so: it can be read.
+    #[derive(Debug)]
+    struct Filling(Directory, AtomicBool);
+
+    impl Store for Filling {
+        fn get(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+            self.0.get(name)
+        }
+
+        fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+            self.0.list(folder)
+        }
+
+        fn put(&self, name: &str, content: &[u8], expect: Expect<'_>) -> io::Result<bool> {
+            match self.1.load(Ordering::Relaxed) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => self.0.put(name, content, expect),
+            }
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn modified(&self, name: &str) -> io::Result<Option<Moment>> {
+            self.0.modified(name)
+        }
+
+        fn try_lock(&self, name: &str, now: Moment) -> io::Result<Option<Box<dyn Lock>>> {
+            self.0.try_lock(name, now)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_has_not_taken_counts_and_is_stored_later() {
+        let (_scratch, store) = ScratchStore::new("ledger-full");
+        let filling = Arc::new(Filling(store, AtomicBool::new(false)));
+        let store: Arc<dyn Store> = filling.clone();
+        let node = || Ledger::of(LETS_ENCRYPT, &store).unwrap();
+        let (one, another) = (node(), node());
+        one.take(&ORDER, NOW).await.unwrap();
+        filling.1.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            one.take(&ORDER, NOW).await.unwrap();
+        }
+        assert_ne!(one.current().await, node().current().await);
+        filling.1.store(false, Ordering::Relaxed);
+        // Meanwhile nobody else could know.
+        another.take(&Order { name: "b.a.example", ..ORDER }, NOW).await.unwrap();
+        one.take(&ORDER, NOW).await.unwrap();
+        assert!(one.take(&ORDER, NOW).await.is_err());
+        assert!(node().take(&ORDER, NOW).await.is_err());
+        assert_eq!(one.current().await, node().current().await);
     }
 
     #[tokio::test]

@@ -83,10 +83,16 @@ impl Ordering<'_> {
         replaces: Option<&str>,
     ) -> Result<Certificate, Failed> {
         let outcome = self.order(kind, replaces).await;
+        // An order that is still open may be resumed and may lead to a certificate. Whoever has lost the lock finds it in
+        // the store again, as the other node does.
         if let Err(failed) = &outcome
-            && (failed.class == Class::Validation || failed.is("caa"))
+            && self.record.order.is_none()
+            && !self.has_lost_lock()
         {
-            self.spend().fail(self.counts).await;
+            match failed.class == Class::Validation || failed.is("caa") {
+                true => self.spend().fail(self.counts).await,
+                false => self.spend().lose(self.counts).await,
+            }
         }
         outcome
     }
@@ -102,7 +108,7 @@ impl Ordering<'_> {
         };
         if order.state().status == OrderStatus::Pending {
             let validated = self.validate(&mut order, kind).await;
-            if validated.is_err() {
+            if validated.as_ref().is_err_and(|failed| failed.class == Class::Validation) {
                 // One invalid authorization is the end of the order (RFC 8555 §7.1.6).
                 self.forget_if_over(&mut order).await;
             }
@@ -141,7 +147,9 @@ impl Ordering<'_> {
             }
             Err(error) => {
                 let failed = judge(Doing::Ordering, &error, &last_answer());
-                let gone = matches!(last_answer().status, 403 | 404) || failed.is("malformed");
+                // The CA's own word: a page of whatever stands before it says nothing of the order.
+                let gone = matches!(error, Error::Api(_))
+                    && (matches!(last_answer().status, 403 | 404) || failed.is("malformed"));
                 if gone && !failed.is("accountDoesNotExist") {
                     debug!(name = %self.name, order = url, %error, "the CA does not know the order");
                     self.forget().await?;
@@ -187,7 +195,7 @@ impl Ordering<'_> {
         }
         if let Err(failed) = self.save().await {
             // Whoever has the lock now does not know of it, and we may tell nobody.
-            if self.lock.is_some_and(Held::is_lost) {
+            if self.has_lost_lock() {
                 self.spend().lose(self.counts).await;
             }
             return Err(failed);
@@ -476,7 +484,7 @@ impl Ordering<'_> {
             let failed = judge(Doing::Finalizing, &error, &last_answer());
             if failed.class == Class::Operator {
                 // What the operator changes, such as the type of the private key, is for another order.
-                self.forget().await?;
+                self.record.order = None;
             } else {
                 self.forget_if_over(order).await;
             }
@@ -492,7 +500,7 @@ impl Ordering<'_> {
         }
         if order.state().status == OrderStatus::Invalid {
             let problem = order.state().error.clone();
-            self.forget().await?;
+            self.record.order = None;
             return Err(match problem {
                 Some(problem) => judge_problem(Doing::Finalizing, &problem, &last_answer()),
                 None => Failed::new(
@@ -522,10 +530,15 @@ impl Ordering<'_> {
     /// with the next thing that is stored, be it the failure or the next order: killed before, we find the order there
     /// and that it failed.
     async fn forget_if_over(&mut self, order: &mut Order) {
-        let refreshed = with_fresh_nonces!(order.refresh());
-        if refreshed.is_ok_and(|state| state.status == OrderStatus::Invalid) {
+        // Where the answer is lost, what it was before counts.
+        let _ = with_fresh_nonces!(order.refresh());
+        if order.state().status == OrderStatus::Invalid {
             self.record.order = None;
         }
+    }
+
+    fn has_lost_lock(&self) -> bool {
+        self.lock.is_some_and(Held::is_lost)
     }
 
     async fn forget(&mut self) -> Result<(), Failed> {

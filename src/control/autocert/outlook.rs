@@ -74,7 +74,7 @@ fn needed(entry: &Entry, at: usize, ca: &Ca, now: Moment) -> Option<Needed> {
         name: entry.name.to_string(),
         domain: registered_domain(&entry.name),
         account: ca.issuer.email.clone().unwrap_or_default(),
-        counts: counts(&entry.dossier, at, ledger.limits, due.max(now)),
+        counts: counts(&entry.dossier, at, ca, ledger.limits, due.max(now)),
     })
 }
 
