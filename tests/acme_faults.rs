@@ -51,7 +51,7 @@ fn each_fault_is_what_the_client_meets_and_then_it_is_over() {
     assert!(said.contains("Content-Type: text/html\r\n") && said.contains("<title>"), "{said}");
 
     // curl's own words: 28 is a time-out, 35 and 56 a reset, 18 a body that ended early.
-    let (code, said) = ask(Fault::Hang, &["--max-time", "1"]);
+    let (code, said) = ask(Fault::Hang, &["--max-time", "5"]);
     assert_eq!((code, said.as_str()), (28, ""));
     for fault in [Fault::Reset, Fault::LoseAnswer] {
         let (code, said) = ask(fault, &[]);

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::autocert::{arguments, arguments_for, leaf};
-use crate::harness::{AcmeFaults, Next, Pebble, PebbleOptions, Scratch, binary, wait_for};
+use crate::harness::{
+    AcmeFaults, Next, Pebble, PebbleOptions, Scratch, binary, wait_for, wait_until_free,
+};
 
 const NAME: &str = "a.example";
 
@@ -94,6 +96,7 @@ fn goes_on(
     point: usize,
 ) {
     let root = pebble.root();
+    wait_until_free((pebble.node, pebble.tls_port).into());
     let mut child = spawn(arguments, directory, |_| {});
     assert!(!killed_or_served(&mut child, pebble, &root), "point {point}");
     check_store(directory, &format!("point {point}"));
@@ -112,6 +115,7 @@ fn killed_before_every_change_of_the_disk() {
         let (scratch, all) = (Scratch::new(), arguments(pebble, &[NAME], &[]));
         let before = (accounts(pebble), pebble.issued());
         let root = pebble.root();
+        wait_until_free((pebble.node, pebble.tls_port).into());
         let mut child = spawn(&all, scratch.path(), |command| {
             command.env("CRASH_BEFORE_FILE_OPERATION", point.to_string());
         });
@@ -159,6 +163,7 @@ fn killed_before_and_after_every_request() {
         let all = arguments_for(pebble, &faults.directory_url(), &[NAME], &[]);
         let scratch = Scratch::new();
         let before = (accounts(pebble), pebble.issued());
+        wait_until_free((pebble.node, pebble.tls_port).into());
         let mut child = spawn(&all, scratch.path(), |_| {});
         victim.store(child.id(), Ordering::SeqCst);
         let killed = killed_or_served(&mut child, pebble, &root);

@@ -11,11 +11,11 @@ use crate::harness::{
 
 #[test]
 fn certificates_of_seconds_are_renewed_again_and_again_without_a_failed_handshake() {
-    let pebble = Pebble::start(PebbleOptions { validity_seconds: 16, ..Default::default() });
+    let pebble = Pebble::start(PebbleOptions { validity_seconds: 40, ..Default::default() });
     let node = start(&pebble, &["a.example"], &[]);
     let mut last = wait_for_certificate(&node, &pebble, "a.example");
     let root = pebble.root();
-    for _ in 0..3 {
+    for _ in 0..2 {
         // Every handshake on the way succeeds: the client checks dates and chain.
         let next = wait_for("another certificate", || {
             let served = serial(&leaf(node.address, "a.example", &root).expect("a handshake"));
@@ -109,7 +109,7 @@ fn an_order_refused_because_of_replaces_is_placed_again_without() {
 
 #[test]
 fn a_renewal_that_fails_leaves_what_is_served_and_is_tried_again() {
-    let pebble = Pebble::start(PebbleOptions { validity_seconds: 30, ..Default::default() });
+    let pebble = Pebble::start(PebbleOptions { validity_seconds: 60, ..Default::default() });
     let faults = AcmeFaults::start(&pebble);
     let node =
         start_again(arguments_for(&pebble, &faults.directory_url(), &["a.example"], &[]), None);

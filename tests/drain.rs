@@ -41,7 +41,7 @@ fn with_nothing_open_it_ends_at_once() {
 
 #[test]
 fn busy_connections_finish_half_closed_ones_get_their_answer_and_idle_ones_a_close_notify() {
-    let mut behind = start(&["--shutdown-timeout", "3s"]);
+    let mut behind = start(&["--shutdown-timeout", "10s"]);
     let (mut busy, mut busy_upstream) = behind.connect();
     let (mut half, mut half_upstream) = behind.connect();
     let (mut idle, _idle_upstream) = behind.connect();

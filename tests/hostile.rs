@@ -138,9 +138,9 @@ fn who_never_finishes_is_ended_at_handshake_timeout() {
     let (_nginx, ringgate) = start();
     let hello = client_hello("app.localhost");
     for sent in [&b""[..], &hello[..1], &hello[..100], &hello] {
+        let begun = std::time::Instant::now();
         let mut socket = raw(&ringgate);
         socket.write_all(sent).unwrap();
-        let begun = std::time::Instant::now();
         let mut rest = Vec::new();
         let _ = socket.read_to_end(&mut rest);
         assert!(

@@ -70,7 +70,7 @@ fn a_ticket_opens_for_two_rotations_and_no_longer() {
         "--route",
         &nginx.route("https://app.localhost"),
         "--ticket-rotation",
-        "6s",
+        "10s",
     ]);
     let rotated = |times: usize| {
         crate::harness::wait_for("a rotation", || {

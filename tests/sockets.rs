@@ -3,7 +3,9 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
-use crate::harness::{Nginx, Ringgate, Tls, command, curl, free_port, loopback, root_store};
+use crate::harness::{
+    Nginx, Ringgate, Tls, command, curl, free_port, loopback, root_store, wait_for,
+};
 
 const FROM: &str = "https://app.localhost";
 
@@ -96,7 +98,8 @@ fn one_that_no_address_names_is_a_problem() {
 #[test]
 fn every_address_means_both_families_and_each_listener_is_served() {
     let nginx = Nginx::start("both");
-    let port = free_port(std::net::Ipv4Addr::LOCALHOST);
+    // Free on every address: others listen on theirs.
+    let port = free_port(std::net::Ipv4Addr::UNSPECIFIED);
     let (every, more) = (format!(":{port}"), format!("{}:0", loopback()));
     let addresses = format!("{every},{more}");
     let ringgate = Ringgate::start(&["--address", &addresses, "--route", &nginx.route(FROM)]);
@@ -116,10 +119,12 @@ fn connections_ask_whether_their_peer_lives() {
     let client = Tls::connect(roots, ringgate.address, "app.localhost");
     let (_upstream, _): (TcpStream, _) = listener.accept().unwrap();
     let ours = format!("sport = :{}", ringgate.address.port());
-    let listed = command("ss", &["-Htno", "state", "established", &ours], "");
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let port = client.stream.sock.local_addr().unwrap().port();
-    let line =
-        listed.lines().find(|line| line.contains(&format!(":{port} "))).expect("it is listed");
-    assert!(line.contains("timer:(keepalive,"), "{line}");
+    let peer = format!(":{} ", client.stream.sock.local_addr().unwrap().port());
+    // Not while what was sent last, the ticket, is yet to be acknowledged.
+    wait_for("the timer of an idle connection", || {
+        let listed = command("ss", &["-Htno", "state", "established", &ours], "");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let line = listed.lines().find(|line| line.contains(&peer)).expect("it is listed");
+        line.contains("timer:(keepalive,").then_some(())
+    });
 }

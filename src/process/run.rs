@@ -80,6 +80,8 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         let mut fleet = Fleet::start(&cores, &mut listeners, &plane, &reporter, capacity)?;
         lower_priority();
 
+        // Whoever reads that it is ready may ask: what is asked waits until the loop below.
+        plane.open_admin();
         announce(&plane, &cores, capacity, &ports, redirect_port);
         if nothing_configured && let Some(root) = root {
             let port = ports.first().copied().unwrap_or_default();
@@ -89,7 +91,6 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
         notify(State::Ready);
         // What is stored is served by now; whatever a CA is needed for comes after.
         plane.start_issuing();
-        plane.open_admin();
 
         let mut log = Reports::default();
         let stopped_by = loop {

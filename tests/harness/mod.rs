@@ -32,6 +32,11 @@ use std::time::{Duration, Instant};
 /// How long a condition may take on a loaded machine: the control plane is the last to get a core.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Waits until nobody listens there any more: the kernel takes a ring down some time after its process is gone.
+pub fn wait_until_free(address: SocketAddr) {
+    wait_for("the port to be free", || TcpListener::bind(address).ok());
+}
+
 /// Waits until `condition` gives something.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-use super::{Scratch, loopback, wait_for};
+use super::{Scratch, loopback, wait_for, wait_until_free};
 
 /// The binary, with nothing of our environment that configures it.
 pub fn binary() -> Command {
@@ -116,6 +116,7 @@ impl Ringgate {
     pub fn again(mut self, arguments: &[&str]) -> Self {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        wait_until_free(self.address);
         let mut command = binary();
         command
             .args(["run", "--address", &self.address.to_string(), "--data-dir"])
