@@ -82,6 +82,21 @@ pub struct OpenOrder {
     /// The challenge that the CA was told to look at: the order goes on with it or not at all.
     #[serde(default)]
     pub challenge: Option<String>,
+    /// As what it was counted when it was placed, so that as much is given back.
+    #[serde(default)]
+    pub counts: Option<Counts>,
+}
+
+/// What an order is to an issuer that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counts {
+    /// Everywhere.
+    New,
+    /// For the same names alone.
+    Renewal,
+    /// Nowhere: it replaces a certificate inside the issuer's window.
+    Exempt,
 }
 
 /// What went wrong since the last success.
@@ -187,6 +202,7 @@ mod tests {
             url: Some("https://ca.example/order/1".into()),
             begun: Moment::from_unix_seconds(1),
             challenge: Some("http-01".into()),
+            counts: Some(Counts::Renewal),
         });
         record.attempts = Attempts {
             failures: 2,

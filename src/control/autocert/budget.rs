@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 
+pub use crate::store::record::Counts;
+
 use super::limits_known::{Bucket, Limits};
 
 /// Raised when an older ringgate could not understand what a newer one wrote.
@@ -58,17 +60,6 @@ impl Default for Budget {
             warned: None,
         }
     }
-}
-
-/// What an order is to an issuer that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counts {
-    /// Everywhere.
-    New,
-    /// For the same names alone.
-    Renewal,
-    /// Nowhere: it replaces a certificate inside the issuer's window.
-    Exempt,
 }
 
 /// An order as it is counted.

@@ -176,6 +176,7 @@ mod tests {
             url: Some("https://ca.example/order/1".into()),
             begun: Moment::from_unix_seconds(1),
             challenge: None,
+            counts: None,
         };
         let held = Certificate { private_key: "one".into(), ..Certificate::default() };
         assert!(!is_unfinished(&order("one"), Some(&held)));
@@ -191,6 +192,7 @@ mod tests {
             url: url.map(str::to_owned),
             begun: seconds(begun),
             challenge: None,
+            counts: None,
         };
         let known = |order: Option<OpenOrder>, failed: Option<u64>| {
             let mut known = Known::nothing(Record::new("a.example", "https://ca/dir"));

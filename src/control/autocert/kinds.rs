@@ -75,7 +75,7 @@ mod tests {
         let challenge = Some("tls-alpn-01".to_owned());
         let url = Some("https://ca.example/order/1".to_owned());
         let private_key = "key".to_owned();
-        record.order = Some(OpenOrder { private_key, url, begun: NOW, challenge });
+        record.order = Some(OpenOrder { private_key, url, begun: NOW, challenge, counts: None });
         assert_eq!(kinds(&[TlsAlpn01, Http01], &record), [TlsAlpn01]);
         // Not with one that cannot be answered any more.
         assert_eq!(kinds(&[Http01], &record), [Http01]);

@@ -98,7 +98,6 @@ impl Obtaining<'_> {
                         NO_RENEWAL_INFORMATION
                     };
                     certificate.ask_renewal_at = Some(now.plus(pause));
-                    certificate.obtained = Some(now);
                     self.known.take(self.name, certificate).map_err(|why| {
                         self.known.record.order = None;
                         // Whatever it is, another order gets the same.
@@ -107,7 +106,12 @@ impl Obtaining<'_> {
                             "see what the CA issues for this name and by which autocert_profile, or name another CA with autocert_ca",
                         )
                     })?;
-                    self.known.record.order = None;
+                    let begun = self.known.record.order.take().map(|open| open.begun);
+                    if let (Some(held), Some(certified)) =
+                        (&mut self.known.record.certificate, &self.known.certified)
+                    {
+                        held.obtained = Some(obtained_at(begun, certified.not_after, now));
+                    }
                     self.known.record.attempts = Attempts::default();
                     self.known.record.worked = Some(kind.as_str().into());
                     if let Err(error) = self.commit().await {
@@ -220,6 +224,12 @@ impl Obtaining<'_> {
     }
 }
 
+/// When a certificate that came just now counts as obtained. One that ended while nobody fetched it is as old as its
+/// order: the next one is not waited for as after one that is over the moment it is issued. Pure.
+fn obtained_at(begun: Option<Moment>, ends: Moment, now: Moment) -> Moment {
+    begun.filter(|begun| *begun < ends && ends < now).unwrap_or(now)
+}
+
 /// The failure of a turn whose challenges all failed: what the CA said of each, and what it needs. It is
 /// judged by the last one.
 fn unproved(refused: Vec<Failed>, possible: &[ChallengeKind]) -> Failed {
@@ -244,6 +254,17 @@ fn unproved(refused: Vec<Failed>, possible: &[ChallengeKind]) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_that_ended_before_it_was_fetched_is_as_old_as_its_order() {
+        let at = Moment::from_unix_seconds;
+        let (begun, now) = (Some(at(10)), at(100));
+        assert_eq!(obtained_at(begun, at(50), now), at(10));
+        assert_eq!(obtained_at(begun, at(150), now), now);
+        // By a clock that is far ahead everything is over.
+        assert_eq!(obtained_at(Some(at(99)), at(50), now), now);
+        assert_eq!(obtained_at(None, at(50), now), now);
+    }
 
     #[test]
     fn what_each_challenge_met_is_said_and_what_is_needed() {

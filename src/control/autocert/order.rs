@@ -132,11 +132,12 @@ impl Ordering<'_> {
         if self.record.order.as_ref().is_some_and(is_of_another_type) || is_given_up {
             self.forget().await?;
         }
-        let Some(url) = self.record.order.as_ref().and_then(|order| order.url.clone()) else {
-            return Ok(None);
-        };
+        let Some(open) = &self.record.order else { return Ok(None) };
+        let Some(url) = open.url.clone() else { return Ok(None) };
+        let counted = open.counts;
         match with_fresh_nonces!(self.account.order(url.clone())) {
             Ok(mut order) => {
+                self.counts = counted.unwrap_or(self.counts);
                 if order.state().status == OrderStatus::Invalid {
                     let failed = self.why_invalid(&mut order, kind).await;
                     self.record.order = None;
@@ -168,8 +169,13 @@ impl Ordering<'_> {
                 blocking(move || keys::generate(key_type)).await.ok_or_else(|| {
                     Failed::new(Class::Unreachable, "the system's random source failed")
                 })?;
-            self.record.order =
-                Some(OpenOrder { private_key, url: None, begun: Moment::now(), challenge: None });
+            self.record.order = Some(OpenOrder {
+                private_key,
+                url: None,
+                begun: Moment::now(),
+                challenge: None,
+                counts: None,
+            });
             self.save().await?;
         }
         let identifiers = [match self.name.as_ip() {
@@ -192,6 +198,7 @@ impl Ordering<'_> {
         };
         if let Some(open) = &mut self.record.order {
             open.url = Some(order.url().to_owned());
+            open.counts = Some(self.counts);
         }
         if let Err(failed) = self.save().await {
             // Whoever has the lock now does not know of it, and we may tell nobody.

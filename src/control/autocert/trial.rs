@@ -119,7 +119,7 @@ mod tests {
         }
         let (private_key, url) = (String::new(), Some("https://ca.example/order/1".to_owned()));
         let begun = Moment::from_unix_seconds(1);
-        record.order = Some(OpenOrder { private_key, url, begun, challenge: None });
+        record.order = Some(OpenOrder { private_key, url, begun, challenge: None, counts: None });
         assert!(!is_due(&record));
     }
 }
