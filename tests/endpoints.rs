@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::harness::{Nginx, NginxOptions, Ringgate, Tls, curl, root_store, wait_for};
+use crate::harness::{Nginx, NginxOptions, Ringgate, SetAtEnd, Tls, curl, root_store, wait_for};
 
 const FROM: &str = "https://app.localhost";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: app.localhost\r\nConnection: close\r\n\r\n";
@@ -66,6 +66,7 @@ fn an_endpoint_that_is_killed_and_comes_back_costs_only_what_was_in_flight_on_it
     let (stop, served, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let on_two = AtomicU64::new(0);
     std::thread::scope(|scope| {
+        let _stop = SetAtEnd(&stop);
         for _ in 0..4 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Authority, Key, Nginx, Ringgate, Scratch, Tls, root_store, wait_for};
+use crate::harness::{
+    Authority, Key, Nginx, Ringgate, Scratch, SetAtEnd, Tls, root_store, wait_for,
+};
 
 /// Enough for many shards of the index, few enough for every run of the tests.
 const USUAL_NAMES: usize = 2000;
@@ -84,6 +86,7 @@ fn every_one_of_thousands_of_names_is_served_and_a_reload_under_load_drops_nothi
     let roots = [ca.pem(), new_ca.pem()].concat();
     let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _stop = SetAtEnd(&stop);
         for thread in 0..3 {
             let (get, roots, stop, served) = (&get, &roots, &stop, &served);
             scope.spawn(move || {
@@ -110,7 +113,6 @@ fn every_one_of_thousands_of_names_is_served_and_a_reload_under_load_drops_nothi
                 get(new_ca.pem(), &name(number));
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     println!("{} served meanwhile, none dropped", served.load(Ordering::Relaxed));
     assert!(served.load(Ordering::Relaxed) > 20);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::harness::{Authority, Key, Nginx, Ringgate, Scratch, Tls, root_store};
+use crate::harness::{Authority, Key, Nginx, Ringgate, Scratch, SetAtEnd, Tls, root_store};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: app.example\r\n\r\n";
 
@@ -49,6 +49,7 @@ fn a_changed_certificate_and_a_changed_route_are_in_force_and_nothing_is_dropped
     long.read_until(b"the page of one\n");
     let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _stop = SetAtEnd(&stop);
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -75,7 +76,6 @@ fn a_changed_certificate_and_a_changed_route_are_in_force_and_nothing_is_dropped
                 client.read_until(page.as_bytes());
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(served.load(Ordering::Relaxed) > 20);
     long.send(REQUEST);

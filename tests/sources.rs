@@ -49,11 +49,11 @@ impl Setting {
         client.stream.conn.peer_certificates().expect("a chain")[0].to_vec()
     }
 
-    /// Makes two changes; each is in force soon, one of them as soon as it must be even on a machine that
+    /// Makes a few changes; each is in force soon, one of them as soon as it must be even on a machine that
     /// is busy with other tests.
     fn is_followed(&self, ringgate: &Ringgate, name: &str, mut change: impl FnMut(usize)) {
         let mut soonest = Duration::MAX;
-        for number in 2..4 {
+        for number in 2..6 {
             let before = self.shown(ringgate, name);
             let begun = Instant::now();
             change(number);

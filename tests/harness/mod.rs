@@ -26,11 +26,20 @@ pub use ringgate::{Ringgate, binary};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take on a loaded machine: the control plane is the last to get a core.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Set when this is dropped, also by a panic: a scope waits for its threads, and they for this.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Waits until nobody listens there any more: the kernel takes a ring down some time after its process is gone.
 pub fn wait_until_free(address: SocketAddr) {
