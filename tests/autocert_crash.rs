@@ -16,7 +16,13 @@ use crate::harness::{
 const NAME: &str = "a.example";
 
 /// Nothing waits for it to be ready: it may be killed before.
-fn spawn(arguments: &[String], directory: &Path, change: impl FnOnce(&mut Command)) -> Child {
+fn spawn(
+    pebble: &Pebble,
+    arguments: &[String],
+    directory: &Path,
+    change: impl FnOnce(&mut Command),
+) -> Child {
+    wait_until_free((pebble.node, pebble.tls_port).into());
     let mut command = binary();
     let log = std::fs::File::options()
         .create(true)
@@ -96,8 +102,7 @@ fn goes_on(
     point: usize,
 ) {
     let root = pebble.root();
-    wait_until_free((pebble.node, pebble.tls_port).into());
-    let mut child = spawn(arguments, directory, |_| {});
+    let mut child = spawn(pebble, arguments, directory, |_| {});
     assert!(!killed_or_served(&mut child, pebble, &root), "point {point}");
     check_store(directory, &format!("point {point}"));
     end(child);
@@ -115,8 +120,7 @@ fn killed_before_every_change_of_the_disk() {
         let (scratch, all) = (Scratch::new(), arguments(pebble, &[NAME], &[]));
         let before = (accounts(pebble), pebble.issued());
         let root = pebble.root();
-        wait_until_free((pebble.node, pebble.tls_port).into());
-        let mut child = spawn(&all, scratch.path(), |command| {
+        let mut child = spawn(pebble, &all, scratch.path(), |command| {
             command.env("CRASH_BEFORE_FILE_OPERATION", point.to_string());
         });
         let mut killed = killed_or_served(&mut child, pebble, &root);
@@ -163,8 +167,7 @@ fn killed_before_and_after_every_request() {
         let all = arguments_for(pebble, &faults.directory_url(), &[NAME], &[]);
         let scratch = Scratch::new();
         let before = (accounts(pebble), pebble.issued());
-        wait_until_free((pebble.node, pebble.tls_port).into());
-        let mut child = spawn(&all, scratch.path(), |_| {});
+        let mut child = spawn(pebble, &all, scratch.path(), |_| {});
         victim.store(child.id(), Ordering::SeqCst);
         let killed = killed_or_served(&mut child, pebble, &root);
         countdown.store(0, Ordering::SeqCst);

@@ -45,6 +45,7 @@ fn another_node_answers(challenge: &str) {
         wait_for_certificate(&orders, &pebble, name);
         asked.wait_for_log(&format!("\"name\":\"{name}\",\"challenge\":\"{challenge}\""));
     }
+    assert_eq!(orders.count_in_log("cert_failed"), 0);
     assert_eq!(pebble.issued(), 3);
     let left = std::fs::read_dir(tokens(&pebble, scratch.path())).unwrap().count();
     assert_eq!(left, 0, "challenges that are over are taken away");

@@ -2,9 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use crate::harness::{Nginx, Ringgate, Scratch, curl, free_port, loopback, wait_for};
+use crate::harness::{
+    Nginx, Ringgate, Scratch, answers_queries, curl, free_port, loopback, wait_for,
+};
 
 const FROM: &str = "https://app.localhost";
 
@@ -39,15 +40,11 @@ impl Dns {
             .spawn()
             .expect("dnsmasq is installed (scripts/test installs it)");
         // Asked, for to try its port would be to take it from it.
-        let socket = UdpSocket::bind((address, 0)).expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-        let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03app\x08internal\0\0\x01\0\x01";
         wait_for("dnsmasq to answer", || {
             if let Ok(Some(status)) = child.try_wait() {
                 panic!("dnsmasq ended with {status}");
             }
-            let _ = socket.send_to(question, (address, 53));
-            socket.recv(&mut [0; 512]).ok()
+            answers_queries((address, 53).into()).then_some(())
         });
         child
     }

@@ -36,18 +36,8 @@ impl Challtestsrv {
             .expect("pebble-challtestsrv is installed (scripts/test installs it)");
         let started = Self { child, dns, management };
         wait_for("challtestsrv to manage", || TcpStream::connect(management).ok());
-        wait_for("challtestsrv to answer", || started.answers().then_some(()));
+        wait_for("challtestsrv to answer", || answers_queries(dns).then_some(()));
         started
-    }
-
-    /// Whether it answers a query for the A records of `x` (RFC 1035 §4.1).
-    fn answers(&self) -> bool {
-        let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01x\0\0\x01\0\x01";
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-        // Long for loopback; a query that came too early is asked again.
-        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-        socket.connect(self.dns).expect("an address");
-        socket.send(query).is_ok() && socket.recv(&mut [0; 512]).is_ok()
     }
 
     fn manage(&self, what: &str, body: &Value) {
@@ -82,4 +72,14 @@ impl Drop for Challtestsrv {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a DNS server answers a query for the A records of `x` (RFC 1035 §4.1), with whatever.
+pub fn answers_queries(dns: SocketAddr) -> bool {
+    let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01x\0\0\x01\0\x01";
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    // Long for loopback; a query that came too early is asked again.
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    socket.connect(dns).expect("an address");
+    socket.send(query).is_ok() && socket.recv(&mut [0; 512]).is_ok()
 }

@@ -17,6 +17,7 @@ mod ringgate;
 pub use acme_faults::{AcmeFaults, Fault, Next, Phase, RenewalInfo, RetryAfter, Role, When};
 pub use caddy::{Caddy, CaddyOptions};
 pub use certificate::{Authority, Key};
+pub use challtestsrv::answers_queries;
 pub use client::{Tls, client_config, command, curl, root_store, served};
 pub use connect_proxy::ConnectProxy;
 pub use haproxy::Haproxy;
