@@ -58,6 +58,13 @@ pub struct Certificate {
     pub ask_renewal_at: Option<Moment>,
 }
 
+impl Certificate {
+    /// Whether this account ordered it, as far as is known: another's cannot be replaced (RFC 9773 §5).
+    pub fn is_of(&self, account: &str) -> bool {
+        self.account.is_empty() || self.account == account
+    }
+}
+
 /// The issuer's renewal information (RFC 9773 §4.2) and the time chosen by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewal {

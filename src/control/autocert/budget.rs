@@ -71,6 +71,17 @@ pub struct Order<'a> {
     pub counts: Counts,
 }
 
+/// Why an order that was counted leads to no certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vain {
+    /// The issuer never had it.
+    NotPlaced,
+    /// It is over for a reason that the issuer does not count, or nobody can go on with it.
+    Lost,
+    /// It did not prove control of the name.
+    Unproved,
+}
+
 impl Budget {
     /// Reads it; `None` if it is damaged or of a version to come.
     pub fn decode(bytes: &[u8]) -> Option<Self> {

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::autocert::{Autocert, ChallengeKind, IssuerConfig};
 use crate::name::ServerName;
 use crate::snapshot::ChallengeAnswer;
+use crate::store::record::Certificate;
 use crate::store::{Store, layout};
 
 use super::super::publisher::Publisher;
@@ -102,6 +103,13 @@ impl Ca {
     /// The account that this process has read or ordered with.
     pub fn known_account(&self) -> Option<StoredAccount> {
         self.known_account.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it was ordered with the account that is known.
+    pub fn is_ours(&self, held: &Certificate) -> bool {
+        let known = self.known_account.lock().unwrap_or_else(PoisonError::into_inner);
+        let location = known.as_ref().and_then(|account| account.location.as_deref());
+        location.is_none_or(|account| held.is_of(account))
     }
 
     /// Reads the account while it can be read: a node that never orders, for another is always faster, has to

@@ -111,23 +111,23 @@ pub fn take_in(known: &mut Known, found: Known) {
     let is_later = since(&found) > since(known);
     let is_same = since(&found) == since(known);
     let is_ours = known.unsettled && known.is_obtained();
-    let failed = |attempts: &Attempts| attempts.last.as_ref().map(|last| last.at);
+    let failed = |known: &Known| known.record.attempts.last.as_ref().map(|last| last.at);
+    // What failed last the store has not taken, nor what became of the order then.
+    let is_behind = failed(known) > failed(&found);
+    let is_overtaken = failed(&found) > failed(known);
+    let is_news = !is_behind || is_begun_later(found.record.order.as_ref(), &known.record.attempts);
     if is_later || (is_same && !is_ours) {
         let before = std::mem::replace(known, found).record;
-        let record = &mut known.record;
-        // What the store has not taken of our failures counts all the same, and of what became of the order then.
-        if is_same && failed(&before.attempts) > failed(&record.attempts) {
-            if !is_begun_later(record.order.as_ref(), &before.attempts) {
-                record.order = before.order;
+        // Our failures count all the same.
+        if is_same && is_behind {
+            if !is_news {
+                known.record.order = before.order;
             }
-            record.attempts = before.attempts;
+            known.record.attempts = before.attempts;
             known.unsettled = true;
         }
         return;
     }
-    let is_overtaken = failed(&found.record.attempts) >= failed(&known.record.attempts);
-    let is_news =
-        is_overtaken || is_begun_later(found.record.order.as_ref(), &known.record.attempts);
     // And so do those of another node.
     if is_same && is_overtaken {
         known.record.attempts = found.record.attempts;
@@ -169,15 +169,19 @@ mod tests {
     use crate::clock::Moment;
     use crate::store::record::Class;
 
+    fn failure(at: Moment, class: Class) -> Failure {
+        let (what, settings) = (String::new(), String::new());
+        Failure { at, class, what, remedy: None, not_before: None, settings }
+    }
+
+    fn order(private_key: &str, url: Option<&str>, begun: Moment) -> OpenOrder {
+        let (private_key, url) = (private_key.into(), url.map(str::to_owned));
+        OpenOrder { private_key, url, begun, challenge: None, counts: None }
+    }
+
     #[test]
     fn a_finished_order_does_not_come_back_to_life_after_a_commit_that_failed() {
-        let order = |key: &str| OpenOrder {
-            private_key: key.into(),
-            url: Some("https://ca.example/order/1".into()),
-            begun: Moment::from_unix_seconds(1),
-            challenge: None,
-            counts: None,
-        };
+        let order = |key| order(key, Some("https://ca.example/order/1"), NOW);
         let held = Certificate { private_key: "one".into(), ..Certificate::default() };
         assert!(!is_unfinished(&order("one"), Some(&held)));
         assert!(is_unfinished(&order("two"), Some(&held)));
@@ -187,27 +191,12 @@ mod tests {
     #[test]
     fn an_order_that_failed_and_one_of_which_the_store_knows_nothing_are_as_memory_has_them() {
         let seconds = |seconds| NOW.plus(Duration::from_secs(seconds));
-        let order = |url: Option<&str>, begun| OpenOrder {
-            private_key: "key".into(),
-            url: url.map(str::to_owned),
-            begun: seconds(begun),
-            challenge: None,
-            counts: None,
-        };
+        let order = |url, begun| order("key", url, seconds(begun));
         let known = |order: Option<OpenOrder>, failed: Option<u64>| {
             let mut known = Known::nothing(Record::new("a.example", "https://ca/dir"));
             known.record.order = order;
             if let Some(failed) = failed {
-                let (class, what, settings) = (Class::Validation, String::new(), String::new());
-                let (at, remedy) = (seconds(failed), None);
-                known.record.attempts.count(Failure {
-                    at,
-                    class,
-                    what,
-                    remedy,
-                    not_before: None,
-                    settings,
-                });
+                known.record.attempts.count(failure(seconds(failed), Class::Validation));
             }
             known
         };
@@ -243,14 +232,8 @@ mod tests {
             known.take(&name, certificate.clone()).unwrap();
             known.unsettled = unsettled;
             if let Some(seconds) = failed {
-                known.record.attempts.count(Failure {
-                    at: NOW.plus(Duration::from_secs(seconds)),
-                    class: Class::Validation,
-                    what: String::new(),
-                    remedy: None,
-                    not_before: None,
-                    settings: String::new(),
-                });
+                let at = NOW.plus(Duration::from_secs(seconds));
+                known.record.attempts.count(failure(at, Class::Validation));
             }
             known
         };
@@ -287,21 +270,19 @@ mod tests {
         assert_eq!(dossier.serving().unwrap().record.issuer, "https://old/dir");
         dossier.at[1].take(&name, certificate(Some(NOW))).unwrap();
         assert_eq!(dossier.serving_at(), Some(1));
-        let (what, settings) = (String::new(), String::new());
         let second = Duration::from_secs(1);
         let (at, later) = (NOW.minus(second), NOW.plus(second));
-        let class = Class::Unreachable;
-        let failure = Failure { at, class, what, remedy: None, not_before: None, settings };
+        let failure = |at| failure(at, Class::Unreachable);
         for at in [at, NOW] {
-            dossier.at[0].record.attempts.count(Failure { at, ..failure.clone() });
+            dossier.at[0].record.attempts.count(failure(at));
             assert_eq!(dossier.last_failure_since(), None);
             assert_eq!(dossier.last_failure().map(|last| last.at), Some(at));
         }
-        dossier.at[0].record.attempts.count(Failure { at: later, ..failure.clone() });
+        dossier.at[0].record.attempts.count(failure(later));
         assert_eq!(dossier.last_failure_since().map(|last| last.at), Some(later));
         // By a clock that was set back since, one of the issuer that serves seems older.
         dossier.at[0].record.attempts = Attempts::default();
-        dossier.at[1].record.attempts.count(failure);
+        dossier.at[1].record.attempts.count(failure(at));
         assert_eq!(dossier.last_failure_since().map(|last| last.at), Some(at));
     }
 }

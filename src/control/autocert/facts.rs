@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::name::{Pattern, ServerName};
-use crate::store::record::Attempts;
+use crate::store::record::{Attempts, Certificate};
 
 use super::budget::Counts;
 use super::ca::Ca;
@@ -54,27 +54,25 @@ pub fn standings<'a>(
 
 /// How an order for the name would count at this issuer, by what it has issued before.
 pub fn counts(dossier: &Dossier, at: usize, ca: &Ca, limits: &Limits, now: Moment) -> Counts {
-    let account = ca.known_account().and_then(|account| account.location);
-    counts_with(dossier, at, account.as_deref(), limits, now)
+    counts_with(dossier, at, |held| ca.is_ours(held), limits, now)
 }
 
 fn counts_with(
     dossier: &Dossier,
     at: usize,
-    account: Option<&str>,
+    is_ours: impl Fn(&Certificate) -> bool,
     limits: &Limits,
     now: Moment,
 ) -> Counts {
     let known = dossier.at.get(at);
     let certificate = known.and_then(|known| known.record.certificate.as_ref());
     // It is exempt by what it replaces, if it may say so (RFC 9773 §5).
-    let replaceable = certificate.filter(|held| {
-        let is_ours = held.account.is_empty() || account.is_none_or(|ours| ours == held.account);
-        !held.replaces_refused && is_ours
+    let is_exempt = certificate.is_some_and(|held| {
+        let renewal = held.renewal.as_ref();
+        let in_window = renewal.is_some_and(|window| window.start <= now && now < window.end);
+        in_window && !held.replaces_refused && is_ours(held)
     });
-    let renewal = replaceable.and_then(|certificate| certificate.renewal.as_ref());
-    let in_window = renewal.is_some_and(|window| window.start <= now && now < window.end);
-    if in_window && dossier.serving_at() == Some(at) {
+    if is_exempt && dossier.serving_at() == Some(at) {
         return Counts::Exempt;
     }
     let issued = known.and_then(|known| known.certified.as_ref()).map(|one| one.not_before);
@@ -123,7 +121,7 @@ mod tests {
     use super::super::limits_known::limits_of;
     use super::*;
     use crate::config::autocert::LETS_ENCRYPT;
-    use crate::store::record::{Certificate, Renewal};
+    use crate::store::record::Renewal;
 
     #[test]
     fn what_the_same_issuer_renews_counts_less_and_in_its_window_not_at_all() {
@@ -137,9 +135,11 @@ mod tests {
         dossier.at[0].take(&name, certificate.clone()).unwrap();
         let begun = dossier.certified().unwrap().not_before;
         let due = begun.plus(60 * DAY);
-        let count = |dossier: &Dossier, now| counts_with(dossier, 0, Some("ours"), limits, now);
+        let count = |dossier: &Dossier, now| {
+            counts_with(dossier, 0, |held| held.is_of("ours"), limits, now)
+        };
         assert_eq!(count(&dossier, due), Counts::Renewal);
-        assert_eq!(counts_with(&dossier, 1, None, limits, due), Counts::New);
+        assert_eq!(counts_with(&dossier, 1, |_| true, limits, due), Counts::New);
         assert_eq!(count(&dossier, begun.plus(121 * DAY)), Counts::New);
         let (start, end) = (due, due.plus(Duration::from_secs(3600)));
         let renewal = Renewal { id: "a.b".into(), start, end, selected: due, explanation: None };

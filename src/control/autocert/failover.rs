@@ -121,22 +121,27 @@ fn retry(one: &Standing<'_>, need: &Need, now: Moment) -> (Moment, Obstacle) {
 /// Until when a renewal that became due at `since` waits for what cannot be had now, where the certificate is in
 /// force until `ends`.
 pub fn patience(since: Moment, ends: Moment, lifetime: Option<Duration>) -> Moment {
-    since.plus((ends.since(since) / WAITED_PART).min(waited_at_most(lifetime)))
+    waited(since, ends, waited_at_most(lifetime))
 }
 
 /// Likewise of a process that has only begun to look after it: no process of so short a life does what it could not
 /// remember.
 pub fn patience_of_young(begun: Moment, ends: Moment, lifetime: Option<Duration>) -> Moment {
-    let at_most = match lifetime {
-        Some(lifetime) if lifetime < backoff::SHORT => YOUNG_FOR,
-        _ => WAITED_AT_MOST,
-    };
-    begun.plus((ends.since(begun) / WAITED_PART).min(at_most))
+    waited(begun, ends, at_most(lifetime, YOUNG_FOR))
+}
+
+fn waited(since: Moment, ends: Moment, at_most: Duration) -> Moment {
+    since.plus((ends.since(since) / WAITED_PART).min(at_most))
 }
 
 fn waited_at_most(lifetime: Option<Duration>) -> Duration {
+    at_most(lifetime, backoff::LONGEST_OF_SHORT)
+}
+
+/// `of_short`: where certificates live for days.
+fn at_most(lifetime: Option<Duration>, of_short: Duration) -> Duration {
     match lifetime {
-        Some(lifetime) if lifetime < backoff::SHORT => backoff::LONGEST_OF_SHORT,
+        Some(lifetime) if lifetime < backoff::SHORT => of_short,
         _ => WAITED_AT_MOST,
     }
 }

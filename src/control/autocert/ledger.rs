@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::store::{Expect, Store, layout};
 
 use super::blocking;
-use super::budget::{Budget, Order};
+use super::budget::{Budget, Order, Vain};
 use super::limits_known::{Limits, limits_of};
 use super::mutant::{Mutant, mutant};
 
@@ -91,33 +91,22 @@ impl Ledger {
         .await
     }
 
-    /// Takes back an order that was not placed.
-    pub async fn give_back(&self, order: &Order<'_>, now: Moment) {
-        let give_back = |budget: &mut Budget| {
-            budget.give_back(self.limits, order, now);
+    /// Takes back of an order that was in vain what the issuer does not count, and counts its failed validation.
+    pub async fn in_vain(&self, order: &Order<'_>, vain: Vain, now: Moment) {
+        let limits = self.limits;
+        let settle = |budget: &mut Budget| {
+            match vain {
+                Vain::NotPlaced => budget.give_back(limits, order, now),
+                Vain::Lost => budget.give_back_certificate(limits, order, now),
+                Vain::Unproved => {
+                    budget.fail(limits, order, now);
+                    budget.give_back_certificate(limits, order, now);
+                }
+            }
             Ok(())
         };
         // It refuses nothing.
-        let _ = self.change(give_back, now).await;
-    }
-
-    /// Takes back the certificate of an order that was placed and will never lead to one.
-    pub async fn lose(&self, order: &Order<'_>, now: Moment) {
-        let lose = |budget: &mut Budget| {
-            budget.give_back_certificate(self.limits, order, now);
-            Ok(())
-        };
-        let _ = self.change(lose, now).await;
-    }
-
-    /// Counts an order that failed to prove control of the name: it leads to no certificate.
-    pub async fn fail(&self, order: &Order<'_>, now: Moment) {
-        let fail = |budget: &mut Budget| {
-            budget.fail(self.limits, order, now);
-            budget.give_back_certificate(self.limits, order, now);
-            Ok(())
-        };
-        let _ = self.change(fail, now).await;
+        let _ = self.change(settle, now).await;
     }
 
     /// Notes that it has been said that the limits will not suffice.
@@ -248,12 +237,12 @@ mod tests {
         assert_eq!(node().take(&ORDER, NOW).await, Err(free));
         assert_eq!(node().current().await, one.current().await);
         assert_ne!(node().current().await, Budget::default());
-        other.give_back(&ORDER, NOW).await;
+        other.in_vain(&ORDER, Vain::NotPlaced, NOW).await;
         node().take(&ORDER, NOW).await.unwrap();
-        node().fail(&ORDER, NOW).await;
+        node().in_vain(&ORDER, Vain::Unproved, NOW).await;
         node().take(&ORDER, NOW).await.unwrap();
         assert_eq!(node().take(&ORDER, NOW).await, Err(free));
-        node().lose(&ORDER, NOW).await;
+        node().in_vain(&ORDER, Vain::Lost, NOW).await;
         node().take(&ORDER, NOW).await.unwrap();
         assert!(Ledger::of("https://ca.example/dir", &store).is_none());
     }

@@ -50,10 +50,9 @@ impl Obtaining<'_> {
         let has_renewal_information = directory.renewal_info.is_some();
         let replaced = self.known.certified.as_ref().filter(|_| self.serves);
         let replaces = replaced.and_then(|certified| {
-            let by = self.known.record.certificate.as_ref().map(|one| one.account.as_str());
-            // Another account's certificate cannot be replaced (RFC 9773 §5).
-            let ours = by.is_none_or(|by| by.is_empty() || by == account.id());
-            ari::identifier(certified.key.cert.first()?).filter(|_| ours)
+            let held = self.known.record.certificate.as_ref();
+            let is_ours = held.is_none_or(|held| held.is_of(account.id()));
+            ari::identifier(certified.key.cert.first()?).filter(|_| is_ours)
         });
         let kinds = kinds::kinds(&self.ca.challenges, &self.known.record);
         let mut kinds = kinds.into_iter().peekable();

@@ -16,7 +16,7 @@ use crate::store::Expect;
 use crate::store::record::{Certificate, Class, OpenOrder, Record};
 
 use super::blocking;
-use super::budget::Counts;
+use super::budget::{Counts, Vain};
 use super::ca::{Answering, Ca};
 use super::directory::Directory;
 use super::elsewhere::SEEN_AFTER;
@@ -89,10 +89,8 @@ impl Ordering<'_> {
             && self.record.order.is_none()
             && !self.has_lost_lock()
         {
-            match failed.class == Class::Validation || failed.is("caa") {
-                true => self.spend().fail(self.counts).await,
-                false => self.spend().lose(self.counts).await,
-            }
+            let vain = if failed.is_about_name() { Vain::Unproved } else { Vain::Lost };
+            self.spend().in_vain(self.counts, vain).await;
         }
         outcome
     }
@@ -108,8 +106,10 @@ impl Ordering<'_> {
         };
         if order.state().status == OrderStatus::Pending {
             let validated = self.validate(&mut order, kind).await;
-            if validated.as_ref().is_err_and(|failed| failed.class == Class::Validation) {
-                // One invalid authorization is the end of the order (RFC 8555 §7.1.6).
+            // One invalid authorization is the end of the order (RFC 8555 §7.1.6). Whatever else kept us from learning of
+            // that is no word of the CA's on the name: resumed, the order tells it.
+            let is_invalid = order.state().status == OrderStatus::Invalid;
+            if validated.as_ref().is_err_and(|failed| is_invalid || failed.is_about_name()) {
                 self.forget_if_over(&mut order).await;
             }
             validated?;
@@ -192,7 +192,7 @@ impl Ordering<'_> {
         let order = match self.request(&identifiers, replaces).await {
             Ok(order) => order,
             Err(failed) => {
-                self.spend().give_back(self.counts).await;
+                self.spend().in_vain(self.counts, Vain::NotPlaced).await;
                 return Err(failed);
             }
         };
@@ -203,7 +203,7 @@ impl Ordering<'_> {
         if let Err(failed) = self.save().await {
             // Whoever has the lock now does not know of it, and we may tell nobody.
             if self.has_lost_lock() {
-                self.spend().lose(self.counts).await;
+                self.spend().in_vain(self.counts, Vain::Lost).await;
             }
             return Err(failed);
         }

@@ -3,7 +3,7 @@
 use crate::clock::Moment;
 use crate::name::ServerName;
 
-use super::budget::{Counts, Order};
+use super::budget::{Counts, Order, Vain};
 use super::ca::Ca;
 use super::domain::registered_domain;
 use super::ledger::Ledger;
@@ -26,27 +26,11 @@ impl Spending<'_> {
         taken.map_err(|free| Failed::budget(&self.ca.issuer.directory, &domain, free))
     }
 
-    /// It was not placed.
-    pub async fn give_back(&self, counts: Counts) {
+    /// When it is certain that no certificate comes of it.
+    pub async fn in_vain(&self, counts: Counts, vain: Vain) {
         if let Some(ledger) = self.ledger(counts) {
             let domain = registered_domain(self.name);
-            ledger.give_back(&self.order(&domain, counts), Moment::now()).await;
-        }
-    }
-
-    /// It was placed, and nobody can go on with it.
-    pub async fn lose(&self, counts: Counts) {
-        if let Some(ledger) = self.ledger(counts) {
-            let domain = registered_domain(self.name);
-            ledger.lose(&self.order(&domain, counts), Moment::now()).await;
-        }
-    }
-
-    /// It did not prove control of the name.
-    pub async fn fail(&self, counts: Counts) {
-        if let Some(ledger) = self.ledger(counts) {
-            let domain = registered_domain(self.name);
-            ledger.fail(&self.order(&domain, counts), Moment::now()).await;
+            ledger.in_vain(&self.order(&domain, counts), vain, Moment::now()).await;
         }
     }
 

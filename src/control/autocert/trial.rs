@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::config::autocert::ChallengeKind;
 use crate::name::ServerName;
-use crate::store::record::{Class, Record};
+use crate::store::record::Record;
 
 use super::budget::Counts;
 use super::ca::Ca;
@@ -45,8 +45,7 @@ pub async fn try_out(
             info!(%name, issuer, "the trial succeeded; the CA is asked");
             Ok(())
         }
-        // A CAA record is the name's too.
-        Err(failed) if failed.class == Class::Validation || failed.is("caa") => {
+        Err(failed) if failed.is_about_name() => {
             Err(Failed { what: format!("tried out at {issuer}: {}", failed.what), ..failed })
         }
         Err(failed) => {
@@ -84,7 +83,7 @@ async fn order(
 mod tests {
     use super::*;
     use crate::clock::Moment;
-    use crate::store::record::{Failure, OpenOrder};
+    use crate::store::record::{Class, Failure, OpenOrder};
 
     #[test]
     fn the_issuer_is_asked_once_in_four_times_whatever_trials_say() {

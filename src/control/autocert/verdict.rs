@@ -98,6 +98,11 @@ impl Failed {
         self.kind.as_deref() == Some(kind)
     }
 
+    /// Whether it says something about the name, as a CAA record does too, and not about the CA or us.
+    pub fn is_about_name(&self) -> bool {
+        self.class == Class::Validation || self.is("caa")
+    }
+
     /// The failure as it is stored; `settings` tells those it failed with from others.
     pub fn at(&self, at: Moment, settings: &str) -> Failure {
         let not_before = match &self.verdict {
