@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::clock::Moment;
 
@@ -77,9 +78,14 @@ impl Store for Directory {
         file::names(&self.path(below))
     }
 
-    fn try_lock(&self, name: &str, now: Moment) -> io::Result<Option<Box<dyn Lock>>> {
+    fn try_lock(
+        &self,
+        name: &str,
+        now: Moment,
+        begun: Instant,
+    ) -> io::Result<Option<Box<dyn Lock>>> {
         let path = self.room_for(name)?;
-        Ok(FileLock::try_take(path, now)?.map(|lock| Box::new(lock) as Box<dyn Lock>))
+        Ok(FileLock::try_take(path, now, begun)?.map(|lock| Box::new(lock) as Box<dyn Lock>))
     }
 }
 

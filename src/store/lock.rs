@@ -7,17 +7,20 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Moment, from_rfc3339, rfc3339};
+use crate::clock::{self, Moment, from_rfc3339, rfc3339};
 
 use super::{Lock, file};
 
 /// A lock whose holder has not been alive for longer is anyone's: twice CertMagic's heart-beat of five
 /// seconds, which is CertMagic's rule too.
 const STALE_AFTER: Duration = Duration::from_secs(10);
+/// A holder's heart-beat takes as long on its way to the disk as our question took: once for the beat under way,
+/// once for the one before it, and once for what differs between two nodes.
+const QUESTIONS_SPARED: u32 = 3;
 /// CertMagic's mode: whoever shares the directory may look.
 const MODE: u32 = 0o644;
 const LONGEST_LOCK: usize = 4096;
@@ -42,6 +45,13 @@ impl Content {
     }
 }
 
+/// How long a holder may be silent, who is asked about by a question that took so long. On a disk that takes seconds
+/// for everything nobody can show within ten that it is alive, and nodes would take the lock from each other for
+/// as long as that lasts. Pure.
+pub fn stale_after(took: Duration) -> Duration {
+    STALE_AFTER.saturating_add(took.saturating_mul(QUESTIONS_SPARED))
+}
+
 /// What a lock file says of its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holder {
@@ -50,13 +60,13 @@ enum Holder {
 }
 
 /// Judges a lock file by its content and the time of its last change. Pure.
-fn judge(content: &[u8], modified: Moment, now: Moment) -> Holder {
+fn judge(content: &[u8], modified: Moment, now: Moment, stale_after: Duration) -> Holder {
     let said = serde_json::from_slice::<Content>(content).ok();
     let said = said.and_then(|content| from_rfc3339(&content.updated));
     // CertMagic truncates before it writes, so an empty file is only stale when it stays so.
     let last = said.unwrap_or(modified);
     // A clock ahead of ours by more than that is wrong, and would otherwise block the name for long.
-    let alive = now.since(last) <= STALE_AFTER && last.since(now) <= STALE_AFTER;
+    let alive = now.since(last) <= stale_after && last.since(now) <= stale_after;
     if alive { Holder::Alive } else { Holder::Gone }
 }
 
@@ -68,8 +78,8 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Takes the lock unless its holder is alive.
-    pub fn try_take(path: PathBuf, now: Moment) -> io::Result<Option<Self>> {
+    /// Takes the lock unless its holder is alive. `begun` is when somebody asked for it, by the steady clock.
+    pub fn try_take(path: PathBuf, now: Moment, begun: Instant) -> io::Result<Option<Self>> {
         let number = TAKEN.fetch_add(1, Ordering::Relaxed);
         let holder = format!("ringgate-{}-{number}", file::process_name());
         let lock = Self { path, created: rfc3339(now), holder };
@@ -83,7 +93,8 @@ impl FileLock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 content => content?,
             };
-            if judge(&content, modified, now) == Holder::Alive {
+            let took = clock::steady().saturating_duration_since(begun);
+            if judge(&content, modified, now, stale_after(took)) == Holder::Alive {
                 return Ok(None);
             }
             file::remove(&lock.path)?;
@@ -130,6 +141,7 @@ mod tests {
     use super::super::directory::scratch::ScratchStore;
     use super::super::{Expect, Store};
     use super::*;
+    use crate::clock::steady;
 
     const NOW: Moment = Moment::from_unix_seconds(1_800_000_000);
 
@@ -138,15 +150,28 @@ mod tests {
     }
 
     #[test]
+    fn on_a_slow_disk_a_holder_may_be_silent_for_longer() {
+        let (_scratch, store) = ScratchStore::new("lock-slow");
+        let mut held = store.try_lock("locks/a.lock", NOW, steady()).unwrap().expect("free");
+        let slow = steady().checked_sub(Duration::from_secs(19)).unwrap();
+        assert!(store.try_lock("locks/a.lock", after(60), slow).unwrap().is_none());
+        assert!(held.extend(after(60)).unwrap());
+        assert!(store.try_lock("locks/a.lock", after(130), slow).unwrap().is_some());
+        assert!(!held.extend(after(131)).unwrap());
+    }
+
+    #[test]
     fn only_one_holds_a_lock_until_it_lets_go_or_dies() {
         let (_scratch, store) = ScratchStore::new("lock");
-        let mut first = store.try_lock("locks/a.lock", NOW).unwrap().expect("free");
-        assert!(store.try_lock("locks/a.lock", after(9)).unwrap().is_none());
+        let mut first = store.try_lock("locks/a.lock", NOW, steady()).unwrap().expect("free");
+        assert!(store.try_lock("locks/a.lock", after(9), steady()).unwrap().is_none());
         assert!(first.extend(after(9)).unwrap());
-        assert!(store.try_lock("locks/a.lock", after(19)).unwrap().is_none());
+        assert!(store.try_lock("locks/a.lock", after(19), steady()).unwrap().is_none());
         first.release().unwrap();
-        let mut second = store.try_lock("locks/a.lock", after(19)).unwrap().expect("released");
-        let mut third = store.try_lock("locks/a.lock", after(30)).unwrap().expect("stale");
+        let mut second =
+            store.try_lock("locks/a.lock", after(19), steady()).unwrap().expect("released");
+        let mut third =
+            store.try_lock("locks/a.lock", after(30), steady()).unwrap().expect("stale");
         assert!(!second.extend(after(30)).unwrap());
         second.release().unwrap();
         assert!(third.extend(after(31)).unwrap());
@@ -155,7 +180,7 @@ mod tests {
     #[test]
     fn the_file_is_one_that_certmagic_reads() {
         let (_scratch, store) = ScratchStore::new("lock-content");
-        let mut lock = store.try_lock("locks/a.lock", NOW).unwrap().expect("free");
+        let mut lock = store.try_lock("locks/a.lock", NOW, steady()).unwrap().expect("free");
         let read = || store.get("locks/a.lock").unwrap().unwrap();
         let before = read();
         lock.extend(after(5)).unwrap();
@@ -181,7 +206,11 @@ mod tests {
             (String::new(), NOW.minus(Duration::from_secs(11)), Holder::Gone),
             ("\0\0\0".to_owned(), NOW.minus(Duration::from_secs(60)), Holder::Gone),
         ] {
-            assert_eq!(judge(content.as_bytes(), modified, NOW), expected, "{content}");
+            assert_eq!(
+                judge(content.as_bytes(), modified, NOW, STALE_AFTER),
+                expected,
+                "{content}"
+            );
         }
     }
 
@@ -190,7 +219,7 @@ mod tests {
         let (_scratch, store) = ScratchStore::new("lock-garbage");
         store.put("locks/a.lock", b"\0\0\0", Expect::Anything).unwrap();
         let later = Moment::now().plus(Duration::from_secs(11));
-        assert!(store.try_lock("locks/a.lock", Moment::now()).unwrap().is_none());
-        assert!(store.try_lock("locks/a.lock", later).unwrap().is_some());
+        assert!(store.try_lock("locks/a.lock", Moment::now(), steady()).unwrap().is_none());
+        assert!(store.try_lock("locks/a.lock", later, steady()).unwrap().is_some());
     }
 }

@@ -10,8 +10,11 @@ pub mod record;
 
 use std::fmt;
 use std::io;
+use std::time::Instant;
 
 use crate::clock::Moment;
+
+pub use lock::stale_after;
 
 /// What a conditional put expects to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +47,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The names directly below this one, sorted; none if there is no such name.
     fn list(&self, below: &str) -> io::Result<Vec<String>>;
 
-    /// Takes the lock of this name, unless somebody who is alive holds it.
-    fn try_lock(&self, name: &str, now: Moment) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Takes the lock of this name, unless somebody who is alive holds it. `begun` is when it was asked for, by the
+    /// steady clock: the longer the store takes to tell, the longer its holder may be silent.
+    fn try_lock(
+        &self,
+        name: &str,
+        now: Moment,
+        begun: Instant,
+    ) -> io::Result<Option<Box<dyn Lock>>>;
 }
 
-/// A lock that is held; others take it when it has not been extended for ten seconds.
+/// A lock that is held; others take it when it has not been extended for ten seconds, or longer on a slow store.
 pub trait Lock: Send {
     /// Says that the holder is alive. `false`: somebody else has taken it.
     fn extend(&mut self, now: Moment) -> io::Result<bool>;

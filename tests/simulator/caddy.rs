@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringgate::clock::Moment;
+use ringgate::clock::{Moment, steady};
 use ringgate::config::autocert::KeyType;
 use ringgate::control::autocert::simulated::{generate, request};
 use ringgate::name::ServerName;
@@ -60,7 +60,7 @@ async fn look(
     if !is_due(from, to) {
         return Ok(());
     }
-    let Some(mut lock) = store.try_lock(&layout::issue_lock(name.as_str()), now)? else {
+    let Some(mut lock) = store.try_lock(&layout::issue_lock(name.as_str()), now, steady())? else {
         return Ok(());
     };
     tokio::time::sleep(TAKES).await;

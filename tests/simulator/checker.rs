@@ -19,8 +19,9 @@
 //! 7. Names whose certificates are of the same minute are not renewed in the same minute.
 //!
 //! Where the store has lost what it held (a full or broken disk, a record cut short), a CA its accounts, or where the
-//! store is slower than a lock lives that keeps two nodes apart, 2, 3 and 5 cannot be asked of anybody: they hold again
-//! a day after.
+//! store is slower than a lock lives that keeps Caddy and a node apart, 2, 3 and 5 cannot be asked of anybody: they hold
+//! again a day after. Two nodes give each other's locks more time on a slow store, and are apart until it is fast again:
+//! the one then sees at once what the other has not been able to say yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,7 +38,7 @@ use crate::stapled::ASKED_AGAIN_WITHIN;
 use crate::weather::{CROWD, Span, Story, What};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// A lock that was not refreshed for ten seconds is anybody's (CertMagic's rule), and is refreshed every four.
+/// To Caddy a lock that was not refreshed for ten seconds is anybody's; it is refreshed every four.
 const SLOWER_THAN_LOCKS: Duration = Duration::from_secs(5);
 /// No simulated CA asks for more patience between two questions for renewal information.
 const ASKED_WITHIN: Duration = Duration::from_secs(48 * 3600);
@@ -151,11 +152,12 @@ impl Checker {
             if matches!(event.what, What::DiskFull | What::DiskGone) {
                 inner.disk.push(span);
             }
-            let is_shared = story.setting.nodes > 1 || story.setting.has_caddy;
             let outlives_locks =
                 matches!(event.what, What::DiskSlow { pause } if pause >= SLOWER_THAN_LOCKS);
-            if event.what.forgets() || (is_shared && outlives_locks) {
+            if event.what.forgets() || (outlives_locks && story.setting.has_caddy) {
                 inner.forgetful.push((span.0, span.1.plus(DAY)));
+            } else if outlives_locks && story.setting.nodes > 1 {
+                inner.forgetful.push((span.1, span.1.plus(DAY)));
             }
             disturbed.push(span);
         }

@@ -8,18 +8,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Error, ErrorKind, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
-use ringgate::clock::Moment;
+use ringgate::clock::{Moment, steady};
 use ringgate::control::autocert::simulated::look;
-use ringgate::store::{Expect, Lock, Store};
+use ringgate::store::{Expect, Lock, Store, stale_after};
 
 use crate::checker::Checker;
 use crate::life::{Deed, Fate, Life};
 use crate::stapled::Stapled;
-
-/// `store/lock.rs` has the same.
-const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// What is wrong with the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -243,10 +240,11 @@ impl Store for Seen {
         Ok(names)
     }
 
-    fn try_lock(&self, name: &str, now: Moment) -> Result<Option<Box<dyn Lock>>> {
+    fn try_lock(&self, name: &str, now: Moment, begun: Instant) -> Result<Option<Box<dyn Lock>>> {
+        let stale_after = stale_after(steady().saturating_duration_since(begun));
         let holder = self.writing(name, true, |tree| {
             let is_alive = tree.locks.get(name).is_some_and(|lock| {
-                now.since(lock.updated) <= STALE_AFTER && lock.updated.since(now) <= STALE_AFTER
+                now.since(lock.updated) <= stale_after && lock.updated.since(now) <= stale_after
             });
             (!is_alive).then(|| {
                 tree.taken += 1;

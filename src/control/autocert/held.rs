@@ -14,7 +14,7 @@ use crate::store::{Lock, Store};
 use super::verdict::Failed;
 use super::{blocking, disk};
 
-/// Twice within the ten seconds after which a lock is anyone's, with room for a slow disk.
+/// Twice within the ten seconds after which a lock is anyone's.
 const BEAT: Duration = Duration::from_secs(4);
 
 /// How often a lock that somebody else holds is looked at again: CertMagic's own pace.
@@ -39,7 +39,8 @@ impl Held {
     /// If the store cannot hold a lock at all.
     pub async fn try_take(store: &Arc<dyn Store>, name: String) -> io::Result<Option<Self>> {
         let store = store.clone();
-        let taken = blocking(move || store.try_lock(&name, Moment::now())).await?;
+        let begun = clock::steady();
+        let taken = blocking(move || store.try_lock(&name, Moment::now(), begun)).await?;
         Ok(taken.map(|lock| {
             let lock = Arc::new(Mutex::new(lock));
             let lost = Arc::new(AtomicBool::new(false));
@@ -99,7 +100,7 @@ impl Held {
         let released =
             blocking(move || lock.lock().unwrap_or_else(PoisonError::into_inner).release()).await;
         if let Err(error) = released {
-            warn!(%error, "a lock is not released; it is anyone's in ten seconds");
+            warn!(%error, "a lock is not released; it is soon anyone's");
         }
     }
 }

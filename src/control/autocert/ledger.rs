@@ -205,6 +205,7 @@ impl Ledger {
 mod tests {
     use std::io;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
 
     use super::super::budget::Counts;
     use super::*;
@@ -312,8 +313,13 @@ mod tests {
             self.0.modified(name)
         }
 
-        fn try_lock(&self, name: &str, now: Moment) -> io::Result<Option<Box<dyn Lock>>> {
-            self.0.try_lock(name, now)
+        fn try_lock(
+            &self,
+            name: &str,
+            now: Moment,
+            begun: Instant,
+        ) -> io::Result<Option<Box<dyn Lock>>> {
+            self.0.try_lock(name, now, begun)
         }
     }
 
