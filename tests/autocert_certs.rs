@@ -110,7 +110,7 @@ fn the_hook_is_told_facts_and_no_secrets() {
     let pebble = Pebble::start(PebbleOptions::default());
     let scratch = Scratch::new();
     let told = scratch.path().join("told");
-    let hook = format!("env > {0}.new && mv {0}.new {0}-$RINGGATE_EVENT", told.display());
+    let hook = format!("env > {0}.$$ && mv {0}.$$ {0}-$RINGGATE_EVENT", told.display());
     let yaml = format!("autocert_hook: [sh, -c, '{hook}']\n");
     let config = scratch.write("hook.yaml", yaml).display().to_string();
     let node = start_again(arguments(&pebble, &["a.example"], &["--config", &config]), None);

@@ -123,9 +123,12 @@ fn a_validation_that_fails_while_we_are_down_counts_and_no_order_is_placed_over_
     let (pebble, faults) = behind_faults();
     pebble.dns.set_address("a.example", "127.255.255.254".parse().unwrap());
     faults.on(Role::Order, When::Always, Fault::html(502));
-    let node = start_behind(&pebble, &faults, &["a.example"]);
+    let mut node = start_behind(&pebble, &faults, &["a.example"]);
     wait_for("the CA to have looked", || pebble.log().contains("set INVALID").then_some(()));
     let arguments = arguments_for(&pebble, &faults.directory_url(), &["a.example"], &[]);
+    // Before the CA says again what has become of the order.
+    node.signal("KILL");
+    node.wait_for_end();
     let before = node.count_in_log("cert_failed");
     faults.heal();
     let node = start_again(arguments, Some(node));

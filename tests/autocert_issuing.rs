@@ -1,7 +1,6 @@
 //! Names without a certificate get one from the CA, and keep it over a restart without the CA.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use crate::harness::autocert::{
     arguments, leaf, serial, start, start_again, store, wait_for_certificate,
@@ -34,17 +33,15 @@ fn a_name_is_obtained_by_tls_alpn_stored_and_served_after_a_restart_without_the_
     assert_eq!(pebble.issued(), 1);
 }
 
-/// Five routes, whichever challenge is possible, within a minute.
+/// Five routes, whichever challenge is possible.
 fn five_routes_with(options: PebbleOptions, challenges: &str) {
     let pebble = Pebble::start(options);
     let plain = plain_listener(&pebble);
-    let begun = Instant::now();
     let more = [plain[0].as_str(), &plain[1], "--autocert-challenges", challenges];
     let node = start(&pebble, &FIVE, &more);
     let serials: HashSet<_> =
         FIVE.iter().map(|name| wait_for_certificate(&node, &pebble, name)).collect();
     assert_eq!(serials.len(), 5);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 #[test]
