@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use crate::name::ServerName;
 
 use super::autocert::{Autocert, ChallengeKind, KeyType, Proxy, UntilIssued};
-use super::check::{Checker, Wrong, not_empty, read_bool};
+use super::check::Checker;
 use super::layers::Value;
 use super::stapling::Stapling;
+use super::values::{Wrong, not_empty, read_bool};
 
 /// Pomerium's hosted authentication services: theirs to serve.
 const HOSTED_AUTHENTICATION: [&str; 2] =

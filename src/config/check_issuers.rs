@@ -6,10 +6,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use super::autocert::{
     ExternalAccount, IssuerConfig, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, TrustedCa,
 };
-use super::check::{Checker, Wrong, not_empty, read_bool, scalar_node};
+use super::check::{Checker, scalar_node};
 use super::layers::{Entry, Node, Value};
 use super::options::ISSUER_KEYS;
 use super::problem::Origin;
+use super::values::{Wrong, not_empty, read_bool};
 
 /// The keys of an external account, of an entry and of the one for all.
 const EAB_KEYS: [&str; 2] = ["eab_key_id", "eab_mac_key"];

@@ -10,6 +10,7 @@ pub mod options;
 pub mod problem;
 mod route;
 pub mod stapling;
+mod values;
 mod yaml;
 
 #[cfg(test)]

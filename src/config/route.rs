@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::name::{Pattern, ServerName};
 
-use super::check::{Checker, Wrong, not_empty, read_bool, scalar_node, split_port};
+use super::check::{Checker, scalar_node};
 use super::layers::{Entry, Node, Value};
 use super::options::ROUTE_KEYS;
 use super::problem::Origin;
+use super::values::{Wrong, not_empty, read_bool, split_port};
 use super::{
     Policy, ProxyVersion, RouteConfig, UpstreamAddress, UpstreamConfig, UpstreamTlsConfig,
 };
@@ -323,7 +324,7 @@ fn as_tcp(authority: &str, usual_port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::read_address;
+    use super::super::values::read_address;
     use super::*;
     use proptest::prelude::*;
 
