@@ -45,6 +45,10 @@ fn busy_connections_finish_half_closed_ones_get_their_answer_and_idle_ones_a_clo
     let (mut busy, mut busy_upstream) = behind.connect();
     let (mut half, mut half_upstream) = behind.connect();
     let (mut idle, _idle_upstream) = behind.connect();
+    // After as much at once it waits in another way than after a little.
+    let (mut fed, mut fed_upstream) = behind.connect();
+    fed_upstream.write_all(&[b'x'; 40_000]).unwrap();
+    fed.stream.read_exact(&mut [0; 40_000]).unwrap();
     busy.send(b"question");
     busy_upstream.read_exact(&mut [0; 8]).unwrap();
     half.send(b"all");
@@ -63,8 +67,9 @@ fn busy_connections_finish_half_closed_ones_get_their_answer_and_idle_ones_a_clo
     assert_eq!((all, half.read_to_end().unwrap()), (b"all".to_vec(), b"late answer".to_vec()));
     assert!(behind.ringgate.is_running(), "an idle connection is left, and there is time");
     assert_eq!(idle.read_to_end().expect("close_notify at shutdown_timeout"), b"");
+    assert_eq!(fed.read_to_end().expect("close_notify at shutdown_timeout"), b"");
     assert!(behind.ringgate.wait_for_end().success());
-    assert!(behind.ringgate.log().contains("drained=1"), "{}", behind.ringgate.log());
+    assert!(behind.ringgate.log().contains("drained=2"), "{}", behind.ringgate.log());
 }
 
 #[test]

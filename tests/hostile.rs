@@ -107,6 +107,19 @@ fn an_unknown_or_absent_server_name_gets_unrecognized_name() {
     still_serves(&ringgate);
 }
 
+/// Out of band, each would wake the kernel's receive and leave nothing to read.
+#[test]
+fn urgent_bytes_are_bytes_like_others() {
+    let nginx = Nginx::start("calm");
+    let more = ["--route", &nginx.route(FROM), "--handshake-timeout", "1h"];
+    let ringgate = Ringgate::start(&more);
+    let mut socket = raw(&ringgate);
+    socket2::SockRef::from(&socket).send_out_of_band(b"x").unwrap();
+    let ended = socket.read(&mut [0; 8]).expect("an end, or an alert, before an hour is over");
+    assert!(ended <= 7, "{ended}");
+    still_serves(&ringgate);
+}
+
 /// One byte at a time, and in records of a few bytes: slow, but a hello.
 #[test]
 fn a_hello_one_byte_at_a_time_and_split_over_records_is_understood() {

@@ -278,6 +278,31 @@ fn key_updates_are_followed() {
     assert!(output.contains("the page of keys"), "{output}");
 }
 
+/// Whoever asks waits for the answer: it must not wait for the upstream's next word.
+#[test]
+fn a_renegotiation_is_refused_at_once() {
+    let listener = TcpListener::bind(SocketAddr::from((loopback(), 0))).unwrap();
+    let route = format!("{FROM}=tcp://{}", listener.local_addr().unwrap());
+    let ringgate = Ringgate::start(&["--route", &route]);
+    let at = ringgate.address.to_string();
+    let arguments =
+        ["60", "openssl", "s_client", "-connect", &at, "-servername", "app.localhost", "-tls1_2"];
+    let mut openssl = Command::new("timeout")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its input stays open: it is the server that ends this.
+    let mut input = openssl.stdin.take().unwrap();
+    input.write_all(b"R\n").unwrap();
+    let mut said = String::new();
+    openssl.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
+    assert_ne!(openssl.wait().unwrap().code(), Some(124), "{said}");
+}
+
 #[test]
 fn an_idle_connection_is_ended_with_close_notify_and_a_busy_one_is_not() {
     let listener = TcpListener::bind(SocketAddr::from((loopback(), 0))).unwrap();

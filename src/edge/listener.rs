@@ -119,6 +119,9 @@ fn bind(address: SocketAddr, place: Place, shared: bool) -> io::Result<Socket> {
 /// Sets what accepted sockets inherit, which saves them some system calls each.
 fn prepare(socket: &Socket, idle_timeout: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    // An urgent byte is one like any other, and breaks the record that it is in: out of band, each would wake a
+    // receive for nothing.
+    socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY),
     )?;

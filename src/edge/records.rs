@@ -3,6 +3,7 @@
 //! The seam for other record layers (kernel TLS, extracted secrets): relay.rs and page.rs know only this
 //! type.
 
+use rustls::ProtocolVersion;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
@@ -20,6 +21,8 @@ pub trait Unbuffered {
 
     /// Whether there is something to encode, an alert for example.
     fn has_more_to_send(&self) -> bool;
+
+    fn is_tls_1_2(&self) -> bool;
 }
 
 impl Unbuffered for UnbufferedServerConnection {
@@ -36,6 +39,10 @@ impl Unbuffered for UnbufferedServerConnection {
     fn has_more_to_send(&self) -> bool {
         self.wants_write()
     }
+
+    fn is_tls_1_2(&self) -> bool {
+        self.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+    }
 }
 
 impl Unbuffered for UnbufferedClientConnection {
@@ -51,6 +58,10 @@ impl Unbuffered for UnbufferedClientConnection {
 
     fn has_more_to_send(&self) -> bool {
         self.wants_write()
+    }
+
+    fn is_tls_1_2(&self) -> bool {
+        self.protocol_version() == Some(ProtocolVersion::TLSv1_2)
     }
 }
 
@@ -82,6 +93,8 @@ pub enum Incoming {
 pub enum RecordError {
     /// The peer broke the protocol. The alert that says so is in `held`.
     Peer(rustls::Error),
+    /// TLS 1.2 alone has it, and we do not. The alert that says so is in `held`.
+    Renegotiation,
     /// More bytes wait for the end of their message than any message needs.
     TooMuchPending,
     /// Our own areas were too small, or the keys are used up: a bug.
@@ -94,6 +107,7 @@ impl std::fmt::Display for RecordError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Peer(error) => write!(f, "{error}"),
+            Self::Renegotiation => f.write_str("it wants to renegotiate, which is refused"),
             Self::TooMuchPending => f.write_str("too many bytes wait for the end of their message"),
             Self::Ours(what) => f.write_str(what),
             Self::Over => f.write_str("the record layer has failed before"),
@@ -176,6 +190,11 @@ impl<C: Unbuffered> Records<C> {
                 }
                 Ok(ConnectionState::EncodeTlsData(mut message)) => {
                     encode(&mut self.held, |room| message.encode(room))?;
+                    // There, no_renegotiation is all that is ever answered (RFC 5246 §7.2.2). Whoever asked waits
+                    // for it, and would wait for the next message to leave with it.
+                    if self.tls.is_tls_1_2() {
+                        return Err(RecordError::Renegotiation);
+                    }
                 }
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {

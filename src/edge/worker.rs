@@ -198,8 +198,11 @@ impl Worker {
                     while self.lines.borrow().len() >= self.capacity && !self.draining.get() {
                         self.pause_accepting("every place for a connection is taken").await;
                     }
-                    self.accepting_paused.set(false);
                     self.begin(client, way);
+                    // Those that wait beside it wait on where this one has taken the last place.
+                    if self.lines.borrow().len() < self.capacity {
+                        self.accepting_paused.set(false);
+                    }
                 }
                 Err(error) => match error.raw_os_error() {
                     // The drain, or a client that gave up in the backlog (accept(2)).

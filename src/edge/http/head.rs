@@ -4,6 +4,9 @@ use crate::name::ServerName;
 
 use super::super::limits::PLAIN_HEAD_BYTES;
 
+/// Longer is no host (RFC 1035 §2.3.4: 253 characters, and brackets), and would cost time to find that out: for
+/// Unicode labels it grows with the square of their length.
+const LONGEST_HOST: usize = 255;
 /// Most header fields of a request that is answered; browsers send about 20.
 const MOST_FIELDS: usize = 100;
 
@@ -84,6 +87,9 @@ fn host_of(authority: &str) -> Option<ServerName> {
     let colon = authority.get(after_brackets..)?.find(':');
     let host =
         authority.get(..after_brackets + colon.unwrap_or(authority.len() - after_brackets))?;
+    if host.len() > LONGEST_HOST {
+        return None;
+    }
     ServerName::parse(host).ok()
 }
 
@@ -100,6 +106,7 @@ mod tests {
 
     #[test]
     fn host_and_path_are_found_in_every_form() {
+        let long = format!("GET / HTTP/1.1\r\nHost: {}.example\r\n\r\n", "\u{4e00}".repeat(1000));
         for (text, expected) in [
             (
                 "GET /a?b=c HTTP/1.1\r\nHost: App.Example:8080\r\n\r\n",
@@ -121,6 +128,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", request("", "/")),
             ("GET / HTTP/1.1\r\nHost: a.example/x@y\r\n\r\n", request("", "/")),
             ("GET / HTTP/1.1\r\nHost:\r\n\r\n", request("", "/")),
+            (&long, request("", "/")),
         ] {
             assert_eq!(read(text.as_bytes()), expected, "{text}");
             assert_eq!(read(&text.as_bytes()[..text.len() - 1]), Reading::More, "{text}");

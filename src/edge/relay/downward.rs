@@ -28,8 +28,8 @@ impl Relay<'_> {
                 self.seal(None, false, &mut bulk)?
             } else {
                 let arrived = self.next_arrival(&mut bulk).await?;
-                // Ended from outside, it has read an end that nobody made.
-                if !matches!(arrived, Arrived::End) {
+                // What is waiting may be an end, and one that nobody made where it is ended from outside.
+                if matches!(arrived, Arrived::Buffer(_)) {
                     self.touch();
                 }
                 let look = looks > 0;
@@ -123,6 +123,9 @@ impl Relay<'_> {
                     more = self.upstream.receive_now(room);
                 }
                 let received = more.as_ref().map_or(0, |more| more.unwrap_or(0));
+                if received > 0 {
+                    self.touch();
+                }
                 *bulk = (look || *bulk) && arrived.len() + received >= BULK_ENDS_BELOW_BYTES;
                 finished = matches!(more, Ok(Some(0)));
                 failed = more.err();

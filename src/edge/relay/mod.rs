@@ -52,6 +52,7 @@ pub fn relay<'a>(
         upstream_records: upstream_records.map(RefCell::new),
         upstream_finished: Cell::new(false),
         upstream_deaf_since: Cell::new(None),
+        cut_short: Cell::new(false),
         moved: Cell::new(now),
         first_end: RefCell::new(None),
     };
@@ -60,6 +61,9 @@ pub fn relay<'a>(
         tokio::join!(async { relay.note(relay.upward().await) }, async {
             relay.note(relay.downward().await);
         });
+        if relay.cut_short.get() {
+            line.cut_upstream();
+        }
         match (relay.first_end.take(), line.interrupted()) {
             (Some(ended), _) => Err(ended),
             (None, Some(why)) if !relay.upstream_finished.get() => Err(Ended::new(Side::Ours, why)),
@@ -101,6 +105,8 @@ struct Relay<'a> {
     upstream_finished: Cell<bool>,
     /// The upstream takes nothing more; what it has said already may still be read.
     upstream_deaf_since: Cell<Option<Instant>>,
+    /// The client was interrupted before it had ended what it says to the upstream.
+    cut_short: Cell<bool>,
     /// When bytes moved last.
     moved: Cell<Instant>,
     first_end: RefCell<Option<Ended>>,

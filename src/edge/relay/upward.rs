@@ -23,8 +23,9 @@ impl Relay<'_> {
             } else {
                 let client = self.line.client();
                 let arrived = self.arrival(client, &mut bulk).await.map_err(client_gone)?;
-                // Ended from outside, it has read an end that nobody made: a quiet connection stays one.
-                if !matches!(arrived, Arrived::End) {
+                // What is waiting may be an end, and one that nobody made where it is ended from outside: a quiet
+                // connection stays one.
+                if matches!(arrived, Arrived::Buffer(_)) {
                     self.touch();
                 }
                 if self.is_done_listening() {
@@ -37,9 +38,9 @@ impl Relay<'_> {
                     Arrived::End if self.upstream_finished.get() => {
                         Moved { finished: true, ..Moved::default() }
                     }
+                    // Nobody has said that this was all, and the upstream will be told when the client has been.
                     Arrived::End if self.line.interrupted().is_some() => {
-                        // Nobody has said that this was all.
-                        self.line.cut_upstream();
+                        self.cut_short.set(true);
                         return Ok(());
                     }
                     Arrived::End => return Err(Ended::new(Side::Client, Reason::Truncated)),
@@ -93,6 +94,9 @@ impl Relay<'_> {
         front.copy_from_slice(records.pending());
         let room = back.get_mut(..BULK_BYTES).unwrap_or_default();
         let received = self.line.client().receive_now(room).map_err(client_gone)?.unwrap_or(0);
+        if received > 0 {
+            self.touch();
+        }
         // The end of the stream too: the next receive tells it once more.
         *bulk = received >= BULK_ENDS_BELOW_BYTES;
         let opened = records.open(input.get_mut(..pending + received).unwrap_or_default(), plain);
