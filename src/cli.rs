@@ -257,7 +257,11 @@ fn written(flags: &ArgMatches) -> Written {
         let texts = flags.get_many::<String>(option.key)?;
         Some((option.key, texts.cloned().collect()))
     });
-    Written { config_file: flags.get_one::<PathBuf>("config").cloned(), flags: given.collect() }
+    Written {
+        config_file: flags.get_one::<PathBuf>("config").cloned(),
+        flags: given.collect(),
+        read_before: None,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::harness::{Authority, Key, Nginx, Ringgate, Scratch, SetAtEnd, Tls, root_store};
+use crate::harness::{
+    Authority, Key, Nginx, Ringgate, Scratch, SetAtEnd, Tls, root_store, unused_address,
+};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: app.example\r\n\r\n";
 
@@ -100,6 +102,7 @@ fn an_invalid_configuration_changes_nothing_and_says_why() {
         ("nonsense: 1\n", "nonsense: is no key"),
         ("certificates: [/nowhere]\n", "/nowhere"),
         ("a: [\n", "no YAML"),
+        ("# half of a copy\n", "says nothing any more"),
     ] {
         std::fs::write(&setting.config, yaml).unwrap();
         ringgate.signal("HUP");
@@ -137,6 +140,38 @@ fn a_key_that_needs_a_restart_is_named_and_the_rest_is_reloaded() {
     let mut client = Tls::connect(root_store(ca.pem()), ringgate.address, "app.example");
     client.send(REQUEST);
     client.read_until(b"the page of two\n");
+}
+
+/// Routes of a port that only a restart opens are for nobody else meanwhile.
+#[test]
+fn a_route_of_a_listener_that_is_not_open_yet_is_not_served_on_another() {
+    let (public, admin) = (Nginx::start("public"), Nginx::start("admin"));
+    let setting = Setting::new();
+    let (open, later) = (unused_address(), unused_address());
+    let configure = |addresses: &str, more: &str| {
+        let yaml = format!(
+            "address: [{addresses}]\nroutes:\n- from: https://app.localhost\n  to: tcp://{}\n{more}",
+            public.address
+        );
+        std::fs::write(&setting.config, yaml).unwrap();
+    };
+    configure(&format!("'{open}'"), "");
+    let mut ringgate = Ringgate::start_by(|binary| {
+        let mut command = std::process::Command::new(binary);
+        command.arg("run").arg("--config").arg(&setting.config);
+        command
+    });
+    ringgate.address = open;
+    let route =
+        format!("- from: https://app.localhost:{}\n  to: tcp://{}\n", later.port(), admin.address);
+    configure(&format!("'{open}', '{later}'"), &route);
+    ringgate.signal("HUP");
+    ringgate.wait_for_log("is not served yet");
+    ringgate.wait_for_log("configuration reloaded");
+    let roots = root_store(std::fs::read(ringgate.root()).unwrap());
+    let mut client = Tls::connect(roots, ringgate.address, "app.localhost");
+    client.send(b"GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n");
+    client.read_until(b"the page of public\n");
 }
 
 /// What a reload puts into force holds for the stop that comes after it.

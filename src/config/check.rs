@@ -88,6 +88,7 @@ impl Checker<'_> {
             }),
             log_level: self.scalar("log_level", read_log_level).unwrap_or(LogLevel::Info),
             nothing_configured,
+            unopened_ports: Vec::new(),
         }
     }
 

@@ -25,6 +25,9 @@ pub struct Written {
     pub config_file: Option<PathBuf>,
     /// Key and values, in the order of the flags.
     pub flags: Vec<(&'static str, Vec<String>)>,
+    /// The file that said something when it was read before: from then on it must be there and say something,
+    /// lest a reload in the moment in which it is replaced drops all routes.
+    pub read_before: Option<PathBuf>,
 }
 
 /// A value with its origin.
@@ -59,6 +62,8 @@ pub struct Layers {
     pub problems: Vec<Problem>,
     /// No file, no variable and no flag set anything.
     pub nothing_configured: bool,
+    /// The file, if it says anything.
+    pub file: Option<PathBuf>,
     /// Where data lives when nobody says.
     pub usual_data_dir: PathBuf,
     pub surroundings: Surroundings,
@@ -172,19 +177,27 @@ fn lay(
         environment.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
     });
     let path = named.clone().unwrap_or_else(|| USUAL_FILE.into());
-    let has_file = match (read_file(&path), &named) {
-        (Ok(text), _) => {
-            read_yaml(&mut layers, &path, &text);
+    let was_read = written.read_before.as_ref() == Some(&path);
+    let has_file = match read_file(&path) {
+        Ok(text) => {
+            let says_something = read_yaml(&mut layers, &path, &text);
+            layers.file = says_something.then(|| path.clone());
+            if was_read && !says_something {
+                let origin = Origin::File { path, line: 0 };
+                let remedy = "restore it, or restart ringgate if that is what you want";
+                layers.problems.push(Problem::new(&origin, "", "says nothing any more", remedy));
+            }
             true
         }
-        (Err(None), None) => false,
-        (Err(why), _) => {
+        Err(None) if named.is_none() && !was_read => false,
+        Err(why) => {
             let what = match why {
                 None => "there is no such file".to_owned(),
                 Some(why) => format!("cannot be read: {why}"),
             };
             let origin = Origin::File { path, line: 0 };
-            layers.problems.push(Problem::new(&origin, "", what, "name another with --config"));
+            let remedy = if was_read { "restore it" } else { "name another with --config" };
+            layers.problems.push(Problem::new(&origin, "", what, remedy));
             true
         }
     };
@@ -196,11 +209,16 @@ fn lay(
     layers
 }
 
-fn read_yaml(layers: &mut Layers, path: &Path, text: &str) {
+/// Returns whether the file says anything, be it right or wrong.
+fn read_yaml(layers: &mut Layers, path: &Path, text: &str) -> bool {
     let entries = match yaml::read(path, text) {
         Ok(entries) => entries,
-        Err(problem) => return layers.problems.push(problem),
+        Err(problem) => {
+            layers.problems.push(problem);
+            return true;
+        }
     };
+    let says_something = !entries.is_empty();
     for Entry { key, node } in entries {
         match options::find(&key) {
             Some(option) => layers.set(option, node),
@@ -210,6 +228,7 @@ fn read_yaml(layers: &mut Layers, path: &Path, text: &str) {
             }
         }
     }
+    says_something
 }
 
 fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>) {
@@ -217,8 +236,9 @@ fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>)
         // RINGGATE_X beats bare X.
         let names = [Some(option.environment()), option.bare_environment()];
         let found = names.into_iter().flatten().find_map(|name| {
-            // An empty one of these says nothing, as for Pomerium: `AUTOCERT=` does not turn it on.
-            let must_say = matches!(option.kind, Kind::Bool | Kind::Duration | Kind::Choice(_));
+            // An empty one of these says nothing, as for Pomerium: `AUTOCERT=` does not turn it on, and `ROUTES=`
+            // does not hide those of the file.
+            let must_say = !matches!(option.kind, Kind::Text | Kind::Path);
             let text =
                 environment.get(&name).filter(|text| !must_say || !text.trim().is_empty())?;
             Some((name, text))
@@ -229,7 +249,9 @@ fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>)
         }
     }
     for name in environment.keys() {
-        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let Some(key) = name.strip_prefix(PREFIX).filter(|_| !is_told(name, environment)) else {
+            continue;
+        };
         let key = key.to_lowercase();
         if name != FILE_VARIABLE && options::find(&key).is_none() {
             let origin = Origin::Environment(name.clone());
@@ -245,6 +267,20 @@ fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>)
             layers.problems.push(Problem::new(&origin, "", "sets nothing", remedy));
         }
     }
+}
+
+/// Whether it tells us something instead of asking for something: what a hook is told, which may call us, and
+/// what Kubernetes tells every container of services whose names begin like ours.
+fn is_told(name: &str, environment: &BTreeMap<String, String>) -> bool {
+    let is_of_service = || {
+        name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || {
+            let (_, port) = name.split_once("_PORT").unwrap_or(("", "?"));
+            port.is_empty() || port.starts_with('_')
+        }
+    };
+    name == "RINGGATE_EVENT"
+        || name.starts_with("RINGGATE_EVENT_")
+        || (surroundings(environment).kubernetes && is_of_service())
 }
 
 fn read_flags(layers: &mut Layers, flags: &[(&'static str, Vec<String>)]) {
@@ -323,6 +359,7 @@ mod tests {
         let written = Written {
             config_file: None,
             flags: flags.iter().map(|(key, text)| (*key, vec![text.to_string()])).collect(),
+            read_before: None,
         };
         lay(&written, &environment, |_| file.map(str::to_owned).ok_or(None))
     }
@@ -380,6 +417,8 @@ mod tests {
         assert!(!layers.values.contains_key("autocert"));
         assert!(!layers.values.contains_key("ocsp_stapling"));
         assert_eq!(text(&layers, "idle_timeout").0, "1m");
+        let lists = [("ROUTES", ""), ("RINGGATE_CERTIFICATES", " "), ("AUTOCERT_CA", "")];
+        assert!(lay_out(None, &lists, &[]).values.is_empty());
         let bare = lay_out(None, &[("RINGGATE_AUTOCERT", ""), ("AUTOCERT", "true")], &[]);
         assert_eq!(text(&bare, "autocert"), ("true".into(), "AUTOCERT".into()));
     }
@@ -422,7 +461,8 @@ mod tests {
 
     #[test]
     fn a_file_that_was_named_must_be_there_and_the_usual_one_need_not() {
-        let written = Written { config_file: Some("/nowhere.yaml".into()), flags: Vec::new() };
+        let config_file = Some("/nowhere.yaml".into());
+        let written = Written { config_file, ..Written::default() };
         let layers = lay(&written, &BTreeMap::new(), |_| Err(None));
         assert_eq!(
             layers.problems[0].to_string(),
@@ -430,6 +470,43 @@ mod tests {
         );
         assert_eq!(lay(&Written::default(), &BTreeMap::new(), |_| Err(None)).problems, []);
         assert_eq!(lay_out(None, &[("RINGGATE_CONFIG", "")], &[]).problems, []);
+    }
+
+    #[test]
+    fn a_file_that_was_read_before_must_go_on_saying_something() {
+        let none = BTreeMap::new();
+        let first = lay(&Written::default(), &none, |_| Ok("log_level: info\n".into()));
+        assert_eq!(first.file.as_deref(), Some(Path::new(USUAL_FILE)));
+        let written = Written { read_before: first.file, ..Written::default() };
+        for (file, expected) in [
+            (Ok("# nothing\n".into()), "says nothing any more; restore it, or restart ringgate"),
+            (Ok(String::new()), "says nothing any more"),
+            (Err(None), "there is no such file; restore it"),
+            (Ok("log_level: warn\n".into()), ""),
+        ] {
+            let problems = lay(&written, &none, |_| file.clone()).problems;
+            let said = problems.first().map(ToString::to_string).unwrap_or_default();
+            assert_eq!(said.is_empty(), expected.is_empty(), "{said}");
+            assert!(said.contains(expected), "{said}");
+        }
+        assert_eq!(lay(&Written::default(), &none, |_| Ok(String::new())).file, None);
+    }
+
+    #[test]
+    fn what_hooks_and_kubernetes_are_told_is_no_configuration() {
+        let hook = [("RINGGATE_EVENT", "cert_obtained"), ("RINGGATE_EVENT_NAME", "a.example")];
+        assert_eq!(lay_out(None, &hook, &[]).problems, []);
+        let mut services = vec![
+            ("RINGGATE_PORT", "tcp://10.0.0.1:443"),
+            ("RINGGATE_PORT_443_TCP_ADDR", "10.0.0.1"),
+            ("RINGGATE_SERVICE_HOST", "10.0.0.1"),
+            ("RINGGATE_ADMIN_SERVICE_PORT_HTTPS", "443"),
+        ];
+        assert_eq!(lay_out(None, &services, &[]).problems.len(), services.len());
+        services.push(("KUBERNETES_SERVICE_HOST", "10.0.0.1"));
+        assert_eq!(lay_out(None, &services, &[]).problems, []);
+        services.push(("RINGGATE_PORTS", ":443"));
+        assert_eq!(lay_out(None, &services, &[]).problems.len(), 1);
     }
 
     #[test]

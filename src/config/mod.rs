@@ -58,6 +58,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// No file, no environment, no flag set anything: the first run of a new user.
     pub nothing_configured: bool,
+    /// Ports of `address` that only a restart opens, after a reload.
+    pub unopened_ports: Vec<u16>,
 }
 
 /// One entry of `address`.

@@ -19,6 +19,9 @@ pub fn merge(running: &Config, mut next: Config) -> (Config, Vec<&'static str>) 
     keep("data_dir", running.data_dir != next.data_dir);
     keep("log_format", running.log_format != next.log_format);
     keep("log_level", running.log_level != next.log_level);
+    let is_open = |port: &u16| running.address.iter().any(|address| address.port() == *port);
+    let ports = next.address.iter().map(|address| address.port());
+    next.unopened_ports = ports.filter(|port| !is_open(port)).collect();
     next.address.clone_from(&running.address);
     next.http_redirect_addr = running.http_redirect_addr;
     next.cores.clone_from(&running.cores);
@@ -42,6 +45,16 @@ mod tests {
 
     use super::*;
     use crate::config::check_yaml;
+
+    #[test]
+    fn what_only_a_restart_opens_is_known() {
+        let config = |text: &str| check_yaml(text).unwrap();
+        let running = config("address: [':443', ':8443']\n");
+        let (merged, kept) = merge(&running, config("address: [':443', '10.0.0.1:8444']\n"));
+        assert_eq!((merged.unopened_ports, kept), (vec![8444], vec!["address"]));
+        assert_eq!(merged.address, running.address);
+        assert!(merge(&running, config("address: ':8443'\n")).0.unopened_ports.is_empty());
+    }
 
     #[test]
     fn what_lies_in_data_dir_stays_where_it_is_and_what_lies_elsewhere_may_move() {

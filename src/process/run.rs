@@ -42,7 +42,8 @@ const BLOCKING_THREADS: usize = 4;
 const FAREWELL: Duration = Duration::from_secs(6);
 
 /// Runs until a signal ends it.
-pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Failure> {
+pub fn run(config: Config, layers: &Layers, mut written: Written) -> Result<(), Failure> {
+    written.read_before.clone_from(&layers.file);
     ring::probe().map_err(|why| Failure::Unavailable(why.to_string()))?;
     let limit = descriptors::raise_limit();
     let cores = worker_cores(&config, layers)?;
@@ -98,7 +99,7 @@ pub fn run(config: Config, layers: &Layers, written: Written) -> Result<(), Fail
                 biased;
                 asked = signals.next() => match asked {
                     Asked::Stop(signal) => break signal,
-                    Asked::Reload => signals.unless_stopped(reload(&mut plane, &written)).await,
+                    Asked::Reload => signals.unless_stopped(reload(&mut plane, &mut written)).await,
                 },
                 ended = fleet.ended.recv() => {
                     notify(State::Stopping);
@@ -132,11 +133,15 @@ fn write(log: &mut Reports, report: &Report) {
 }
 
 /// Reads the configuration again and puts it into force, or says why not.
-async fn reload(plane: &mut Plane, written: &Written) {
+async fn reload(plane: &mut Plane, written: &mut Written) {
     notify(State::Reloading);
     let outcome = match configure(written) {
         Ok((config, layers)) => {
-            plane.reload(config).await.map_err(|problems| layers.placed(problems))
+            let outcome = plane.reload(config).await.map_err(|problems| layers.placed(problems));
+            if outcome.is_ok() {
+                written.read_before = layers.file;
+            }
+            outcome
         }
         Err(Failure::Configuration(problems)) => Err(problems),
         Err(Failure::Unavailable(_) | Failure::Other(_)) => Ok(()),
@@ -365,7 +370,6 @@ impl Fleet {
                     Asked::Reload => warn!("not reloading: draining"),
                 },
                 Some(_) = self.ended.recv() => running -= 1,
-                Some(report) = reports.recv() => write(log, &report),
                 () = tokio::time::sleep_until(deadline.into()) => {
                     let open = self.sum(|counters| counters.open.get());
                     if interrupted {
@@ -376,6 +380,8 @@ impl Fleet {
                     self.order(Order::Interrupt);
                     deadline = clock::steady() + FAREWELL;
                 }
+                // Last: a flood of them must not keep the deadline waiting.
+                Some(report) = reports.recv() => write(log, &report),
             }
         }
         self.say_what_was_done(begun);
