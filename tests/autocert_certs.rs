@@ -87,6 +87,29 @@ fn renew_waits_for_the_outcome_and_revoke_replaces_with_another_key() {
 }
 
 #[test]
+fn a_second_process_with_the_same_data_does_not_take_the_socket_and_one_that_is_lost_is_opened_again()
+ {
+    let (scratch, authority) = (Scratch::new(), Authority::new("by hand"));
+    authority.issue_into(scratch.path(), "hand", &["hand.example"], Key::P256);
+    let directory = scratch.path().display().to_string();
+    let more = ["--certificates", &directory, "--route", "https://hand.example=tcp://127.0.0.1:1"];
+    let node = Ringgate::start(&more);
+    let data = node.dir().join("data").display().to_string();
+    let second = Ringgate::start(&[&more[..], &["--data-dir", &data]].concat());
+    second.wait_for_log("another ringgate answers");
+    drop(second);
+    let answers = || {
+        let said = certs(&node, &["--json"]);
+        said.stderr.is_empty() && row(&rows(&said), "hand.example")["served"] == "by hand"
+    };
+    assert!(answers());
+    std::fs::remove_file(node.dir().join("data/admin.sock")).unwrap();
+    assert!(!answers());
+    node.signal("HUP");
+    wait_for("another socket", || answers().then_some(()));
+}
+
+#[test]
 fn with_nobody_running_the_store_is_read_and_that_is_said() {
     let pebble = Pebble::start(PebbleOptions::default());
     let mut node = start(&pebble, &["a.example"], &[]);

@@ -66,6 +66,10 @@ impl Setting {
     }
 }
 
+fn local_root(ringgate: &Ringgate) -> String {
+    std::fs::read_to_string(ringgate.root()).expect("the local CA's root")
+}
+
 /// Nothing answers behind it, and the handshake is all that these tests look at.
 const ANYTHING: &str = "https://*=tcp://127.0.0.1:1";
 
@@ -197,6 +201,48 @@ fn a_removed_file_is_served_until_a_reload() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("unrecognized name"), "{text}");
     setting.shown(&ringgate, "other.example");
+}
+
+/// A private key that leaked is replaced by another one, whose certificate ends sooner.
+#[test]
+fn a_removed_file_is_served_no_more_once_another_covers_its_names() {
+    let setting = Setting::new("replaced");
+    setting.issue("app.example", "certs/old.crt", "certs/old.key");
+    let ringgate = setting.start("certs");
+    let before = setting.shown(&ringgate, "app.example");
+    let (chain, key) = setting.ca.issue_lasting(&["app.example"], Key::P256, 20);
+    setting.scratch.write("certs/new.key", key);
+    setting.scratch.write("certs/new.crt", chain);
+    ringgate.wait_for_log("new.crt");
+    assert_eq!(setting.shown(&ringgate, "app.example"), before, "the old one lasts longer");
+    std::fs::remove_file(setting.path("certs/old.crt")).expect("it is there");
+    std::fs::remove_file(setting.path("certs/old.key")).expect("it is there");
+    wait_for("the new one", || (setting.shown(&ringgate, "app.example") != before).then_some(()));
+    assert!(ringgate.log().contains("others serve its names"), "{}", ringgate.log());
+}
+
+/// Clients that could verify both kinds of key are shown the elliptic one, but never one of the local CA's.
+#[test]
+fn a_certificate_with_rsa_takes_the_place_of_the_local_ca_s_leaf_at_once() {
+    let setting = Setting::new("rsa");
+    setting.issue("other.example", "certs/other.crt", "certs/other.key");
+    let certs = setting.path("certs").display().to_string();
+    let ringgate = Ringgate::start(&[
+        "--certificates",
+        &certs,
+        "--route",
+        "https://app.example=tcp://127.0.0.1:1",
+    ]);
+    let roots = root_store([setting.ca.pem(), &local_root(&ringgate)].concat());
+    let shown = || {
+        let client = Tls::connect(roots.clone(), ringgate.address, "app.example");
+        client.stream.conn.peer_certificates().expect("a chain")[0].to_vec()
+    };
+    let before = shown();
+    let (chain, key) = setting.ca.issue(&["app.example"], Key::Rsa);
+    setting.scratch.write("certs/app.key", key);
+    setting.scratch.write("certs/app.crt", chain);
+    wait_for("the pair", || (shown() != before).then_some(()));
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::store::file;
+use crate::store::file::{self, Stamp};
 
 use super::autocert::status::Status;
 
@@ -48,6 +49,9 @@ pub struct Asked {
 
 /// The control plane's end.
 pub struct Admin {
+    /// Where it lies, and which file that is.
+    path: PathBuf,
+    file: Stamp,
     receiver: mpsc::Receiver<Asked>,
     waiting: Option<Asked>,
 }
@@ -60,10 +64,14 @@ impl Admin {
     /// Opens the socket, for our user alone. Within the runtime.
     ///
     /// # Errors
-    /// If there can be no socket there.
+    /// If there can be no socket there, or another process answers at it.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         file::create_directory(data_dir)?;
         let path = socket_path(data_dir);
+        if answers(&path)? {
+            let what = format!("another ringgate answers at {}", path.display());
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+        }
         // Under another name until its mode is right, so that nobody else connects before that.
         let new = path.with_extension(format!("sock-{}", std::process::id()));
         let _ = file::remove(&new);
@@ -71,7 +79,12 @@ impl Admin {
         file::put_in_place(&new, &path, 0o600)?;
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(accept(listener, sender));
-        Ok(Self { receiver, waiting: None })
+        Ok(Self { file: file::stamp(&path)?, path, receiver, waiting: None })
+    }
+
+    /// Whether whoever connects still gets to us: the socket may have been removed, or be another's by now.
+    pub fn is_ours(&self) -> bool {
+        file::stamp(&self.path).is_ok_and(|there| there.is_same_file(&self.file))
     }
 
     /// Waits for a request. May be dropped and called again.
@@ -87,6 +100,16 @@ impl Admin {
     pub fn take(&mut self) -> Option<Asked> {
         self.waiting.take()
     }
+}
+
+/// Whether a process listens there; what one left behind that was killed refuses. Without waiting.
+fn answers(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    })
 }
 
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Asked>) {

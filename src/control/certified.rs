@@ -64,11 +64,13 @@ impl Source {
     }
 }
 
-/// A chain with its private key and what it is good for. With another staple it is the same but for its key, so
-/// all else is shared.
+/// A chain with its private key and what it is good for. With another staple, or revoked, it is the same but for
+/// these, so all else is shared.
 #[derive(Clone, Debug)]
 pub struct Certified {
     pub key: Arc<CertifiedKey>,
+    /// Its issuer is known to have revoked it.
+    pub is_revoked: bool,
     pub(super) about: Arc<About>,
 }
 
@@ -258,7 +260,7 @@ pub fn certify(chain_pem: &[u8], key_pem: &[u8], source: Source) -> Result<Certi
         chain_hash: fnv1a(chain_pem),
         digest: digest_of(chain_pem, key_pem),
     };
-    Ok(Certified { key, about: Arc::new(about) })
+    Ok(Certified { key, is_revoked: false, about: Arc::new(about) })
 }
 
 fn digest_of(chain_pem: &[u8], key_pem: &[u8]) -> [u8; 32] {

@@ -2,7 +2,7 @@
 //!
 //! A file that is broken or gone leaves the certified key that was made of it before in service: half of a
 //! swap (certbot removes a link before it makes the new one) must not put a site out. What is gone stays until
-//! a reload or a restart, with which an operator says that it is meant.
+//! others cover its names, or a reload or a restart, with which an operator says that it is meant.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use crate::name::Pattern;
 
 use super::certified::{Certified, Note, Refused};
 use super::places::{Files, Meant};
+use super::precedence::Covering;
 
 /// A complaint is said when it stands at the second look: by then a writer that was seen half-way is done.
 const SAID_AT: u8 = 2;
@@ -54,6 +55,8 @@ pub struct Item {
     /// The last good one.
     pub certified: Option<Arc<Certified>>,
     pub complaint: Option<Complaint>,
+    /// A file of it has been removed.
+    pub gone: bool,
 }
 
 impl Item {
@@ -70,7 +73,8 @@ impl Item {
         };
         served
             && (self.stamp, self.settled, self.meant) == (other.stamp, other.settled, other.meant)
-            && (&self.files, &self.complaint) == (&other.files, &other.complaint)
+            && (&self.files, &self.complaint, self.gone)
+                == (&other.files, &other.complaint, other.gone)
     }
 
     fn is_problem(&self) -> bool {
@@ -114,8 +118,25 @@ impl Inventory {
             && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
     }
 
-    pub fn certified(&self) -> Vec<Arc<Certified>> {
-        self.items().filter_map(|(_, item)| item.certified.clone()).collect()
+    /// What is served of it, in the order of the sources. One whose files were removed is served on, but for names
+    /// that what is there covers: who replaces a private key that leaked wants the old one gone.
+    pub fn certified(&self, now: Moment) -> Vec<Arc<Certified>> {
+        // Not at the first look: half of a swap may have been seen.
+        let is_gone =
+            |item: &Item| item.gone && item.complaint.as_ref().is_some_and(Complaint::is_said);
+        let all =
+            || self.items().filter_map(|(_, item)| Some((is_gone(item), item.certified.as_ref()?)));
+        if !all().any(|(gone, _)| gone) {
+            return all().map(|(_, certified)| certified.clone()).collect();
+        }
+        let there = all().filter(|(gone, certified)| !gone && certified.is_valid(now));
+        let covering = Covering::of(there.map(|(_, certified)| certified));
+        let is_replaced =
+            |one: &Certified| one.patterns.iter().all(|pattern| covering.covers(pattern));
+        all()
+            .filter(|(gone, certified)| !gone || !is_replaced(certified))
+            .map(|(_, certified)| certified.clone())
+            .collect()
     }
 
     fn items(&self) -> impl Iterator<Item = (&CertificateSource, &Arc<Item>)> {
@@ -212,6 +233,10 @@ pub fn news(
             _ => {}
         }
     }
+    let all = changes.iter().any(|change| change.after.gone).then(|| after.certified(now));
+    let is_replaced = |certified: &Arc<Certified>| {
+        all.as_ref().is_some_and(|all| !all.iter().any(|one| Arc::ptr_eq(one, certified)))
+    };
     for Change { before, after } in changes {
         let before = before.as_deref();
         let (old, new) = (before.and_then(|item| item.certified.as_ref()), &after.certified);
@@ -233,6 +258,9 @@ pub fn news(
                     (None, _) => "it is not served",
                     (Some(certified), true) if certified.key.ocsp.is_none() => {
                         "its chain is served without a staple"
+                    }
+                    (Some(certified), _) if after.gone && is_replaced(certified) => {
+                        "others serve its names"
                     }
                     (Some(_), _) => "the one before is served on",
                 };

@@ -17,6 +17,15 @@ use super::certified::Certified;
 use super::publisher::Publisher;
 use super::staples::response::Revoked;
 
+/// How the names that autocert keeps are to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamesChange {
+    /// Certificates by hand end soon.
+    TakeOver,
+    /// Certificates by hand cover names of its again.
+    LetGo,
+}
+
 /// The control plane's side of autocert.
 pub struct Issuing {
     issued: HashMap<ServerName, Arc<Certified>>,
@@ -102,10 +111,20 @@ impl Issuing {
         let _ = keeper.commands.send(Command::Assign { issuers, names: prepared.names.clone() });
     }
 
-    /// Whether another set of names is to be kept by now, for certificates by hand near their end.
-    pub fn is_to_change(&self, config: &Config, by_hand: &[Arc<Certified>], now: Moment) -> bool {
-        let Some(autocert) = &config.autocert else { return false };
-        managed(config, autocert, by_hand, now).names != self.names
+    /// Whether another set of names is to be kept by now, for what certificates by hand cover and how long.
+    pub fn change_due(
+        &self,
+        config: &Config,
+        by_hand: &[Arc<Certified>],
+        now: Moment,
+    ) -> Option<NamesChange> {
+        let wanted = managed(config, config.autocert.as_ref()?, by_hand, now).names;
+        let is_kept = |name: &ServerName| self.names.binary_search(name).is_ok();
+        match () {
+            () if wanted == self.names => None,
+            () if wanted.iter().all(is_kept) => Some(NamesChange::LetGo),
+            () => Some(NamesChange::TakeOver),
+        }
     }
 
     /// The certificate that was obtained, with the one whose place it takes.

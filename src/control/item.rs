@@ -48,11 +48,17 @@ pub fn load_item(
             false => Complaint::after(before, refused, of_staple),
         }
     });
-    let item = Item { files: files.clone(), meant, stamp, settled, certified, complaint };
+    let gone = complaint.as_ref().is_some_and(|complaint| !complaint.of_staple)
+        && [&files.cert, &files.key].into_iter().any(|path| is_missing(path));
+    let item = Item { files: files.clone(), meant, stamp, settled, certified, complaint, gone };
     match before {
         Some(before) if before.is_like(&item) => before.clone(),
         _ => Arc::new(item),
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    file::stamp(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The stamp of files together, and whether all of them have been quiet.

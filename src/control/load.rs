@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn names(inventory: &Inventory) -> Vec<String> {
-        let certified = inventory.certified();
+        let certified = inventory.certified(NOW);
         certified.iter().map(|certified| certified.patterns[0].to_string()).collect()
     }
 
@@ -368,7 +368,7 @@ mod tests {
         let touched = file::read(&scratch.0.join("kept.example.crt"), 10_000).unwrap();
         scratch.write("kept.example.crt", std::str::from_utf8(&touched).unwrap());
         let after = load(&directory(&scratch), 1, &before, NOW);
-        let (before, after) = (before.certified(), after.certified());
+        let (before, after) = (before.certified(NOW), after.certified(NOW));
         let same: Vec<_> =
             before.iter().zip(&after).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
         assert_eq!(same, [false, true]);
@@ -399,8 +399,9 @@ mod tests {
         write_pair(&scratch, &issuer, "a.example");
         let sources = directory(&scratch);
         let first = load_now(&sources);
-        let same =
-            |inventory: &Inventory| Arc::ptr_eq(&inventory.certified()[0], &first.certified()[0]);
+        let same = |inventory: &Inventory| {
+            Arc::ptr_eq(&inventory.certified(NOW)[0], &first.certified(NOW)[0])
+        };
         let whole = file::read(&scratch.0.join("a.example.crt"), 10_000).unwrap();
         let whole = String::from_utf8(whole).unwrap();
 
@@ -422,8 +423,30 @@ mod tests {
         let (gone, _) = look(&good);
         let (gone, said) = look(&gone);
         assert!(same(&gone) && said.warnings[0].contains("a.example.key is gone"), "{said:?}");
-        assert_eq!(gone.certified().len(), 1);
-        assert!(load(&sources, 1, &gone, NOW).certified().is_empty());
+        assert_eq!(gone.certified(NOW).len(), 1);
+        assert!(load(&sources, 1, &gone, NOW).certified(NOW).is_empty());
+    }
+
+    #[test]
+    fn what_is_gone_is_served_no_more_once_others_cover_its_names() {
+        let scratch = Scratch::new("load-replaced");
+        let issuer = Issuer::new("replaced");
+        write_pair(&scratch, &issuer, "a.example");
+        let first = load_now(&directory(&scratch));
+        let (chain, key) = issuer.pair(&["*.example"], &PKCS_ECDSA_P256_SHA256);
+        for ending in ["crt", "key"] {
+            file::remove(&scratch.0.join(format!("a.example.{ending}"))).unwrap();
+        }
+        let (gone, _) = look(&first);
+        assert_eq!(names(&gone), ["a.example"]);
+        scratch.write("new.crt", &chain);
+        scratch.write("new.key", &key);
+        let (next, said) = look(&gone);
+        assert_eq!(names(&next), ["*.example"]);
+        assert!(said.warnings[0].ends_with("others serve its names"), "{said:?}");
+        // Half of a swap is not taken for a removal.
+        let (half, _) = look(&first);
+        assert_eq!(names(&half), ["*.example", "a.example"]);
     }
 
     #[test]
@@ -444,7 +467,7 @@ mod tests {
         assert_eq!(said.warnings.len(), 1, "{said:?}");
         mount_it();
         let (back, said) = look(&next);
-        assert!(Arc::ptr_eq(&back.certified()[0], &first.certified()[0]));
+        assert!(Arc::ptr_eq(&back.certified(NOW)[0], &first.certified(NOW)[0]));
         assert_eq!(said.good.len(), 1, "{said:?}");
         assert!(back.problems().is_empty());
     }
@@ -455,7 +478,7 @@ mod tests {
         write_pair(&scratch, &Issuer::new("staple"), "a.example");
         let path = scratch.0.join("a.example.crt.ocsp");
         let write = |der: &[u8]| file::write(&path, der, 0o600).unwrap();
-        let shown = |inventory: &Inventory| inventory.certified()[0].key.ocsp.clone();
+        let shown = |inventory: &Inventory| inventory.certified(NOW)[0].key.ocsp.clone();
         let first = load_now(&directory(&scratch));
         assert_eq!(shown(&first), None);
         write(&staple(0));

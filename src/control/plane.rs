@@ -15,9 +15,10 @@ use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 
 use super::admin::Admin;
 use super::answers::answer;
+use super::autocert::prepared::PreparedAutocert;
 use super::certified::Certified;
 use super::inventory::news;
-use super::issuing::Issuing;
+use super::issuing::{Issuing, NamesChange};
 use super::local_ca::renewal_due;
 use super::looking::Looking;
 use super::precedence::{Covering, choices, choices_for};
@@ -46,11 +47,15 @@ pub struct Plane {
     issuing: Issuing,
     stapling: Stapling,
     admin: Option<Admin>,
+    /// That the socket is not to be had was said.
+    lacks_admin: bool,
     rotation: Rotation,
     next_look: Instant,
     looking: Looking,
     looked: Moment,
     warned: Moment,
+    /// What was said of renewals the last time.
+    said: Vec<String>,
 }
 
 /// What there is to do.
@@ -107,9 +112,11 @@ impl Plane {
             issuing,
             stapling,
             admin: None,
+            lacks_admin: false,
             next_look: now + LOOK_EVERY,
             looked: Moment::now(),
             warned: Moment::now(),
+            said: Vec::new(),
         })
     }
 
@@ -147,11 +154,23 @@ impl Plane {
         }
     }
 
-    /// Opens the admin socket. Without it everything but `ringgate certs` works. Within the runtime.
+    /// Opens the admin socket, unless it is ours already. Without it everything but `ringgate certs` works.
+    /// Within the runtime.
     pub fn open_admin(&mut self) {
+        if self.admin.as_ref().is_some_and(Admin::is_ours) {
+            return;
+        }
         match Admin::open(&self.config.data_dir) {
-            Ok(admin) => self.admin = Some(admin),
-            Err(error) => warn!(%error, "no admin socket; 'ringgate certs' cannot ask"),
+            Ok(admin) => {
+                self.admin = Some(admin);
+                self.lacks_admin = false;
+            }
+            // Tried again at each look: the other one may be draining.
+            Err(error) => {
+                if !std::mem::replace(&mut self.lacks_admin, true) {
+                    warn!(%error, "no admin socket; 'ringgate certs' cannot ask this process");
+                }
+            }
         }
     }
 
@@ -250,6 +269,7 @@ impl Plane {
         self.config = config;
         self.looking.replaced();
         self.start_issuing();
+        self.open_admin();
         Ok(())
     }
 
@@ -321,11 +341,12 @@ impl Plane {
             return;
         };
         let now = Moment::now();
-        let (patterns, news) = news(&self.prepared.inventory, &inventory, &changes, now);
+        let (mut patterns, news) = news(&self.prepared.inventory, &inventory, &changes, now);
         // Between two events nobody else has it.
         let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
-        let before = std::mem::replace(&mut prepared.by_hand, inventory.certified());
+        let before = std::mem::replace(&mut prepared.by_hand, inventory.certified(now));
         prepared.inventory = inventory;
+        patterns.extend(no_more(&before, &prepared.by_hand));
         self.stapling.succeed(&before, &self.prepared.by_hand, now);
         self.adopt(now);
         if !self.issuing.issued().is_empty() {
@@ -346,7 +367,9 @@ impl Plane {
     async fn look_at_certificates(&mut self) {
         let now = Moment::now();
         self.next_look = clock::steady() + LOOK_EVERY;
-        if now.since(self.warned) >= WARN_EVERY {
+        self.open_admin();
+        // Also if it was warned of at a time that is yet to come.
+        if now.since(self.warned) >= WARN_EVERY || now < self.warned {
             self.warned = now;
             warn_of_expiry(&self.prepared.by_hand, now);
         }
@@ -360,8 +383,8 @@ impl Plane {
         }
         self.look_when_a_date_passes(now);
         let due = |leaf: &Arc<Certified>| renewal_due(leaf.not_before, leaf.not_after, now);
-        let taken_over = self.issuing.is_to_change(&self.config, &self.prepared.by_hand, now);
-        if !self.prepared.local.iter().any(due) && !taken_over {
+        let change = self.issuing.change_due(&self.config, &self.prepared.by_hand, now);
+        if !self.prepared.local.iter().any(due) && change.is_none() {
             return;
         }
         let (config, ports, threads) = (self.config.clone(), self.ports.clone(), self.threads);
@@ -374,36 +397,50 @@ impl Plane {
             Ok(renewed) => {
                 let mut next = Prepared { local: renewed.local, ..self.prepared_again() };
                 next.local_ca = renewed.local_ca;
-                if taken_over {
-                    info!("certificates by hand end soon: autocert takes their names over");
-                    for warning in &renewed.warnings {
-                        warn!("{warning}");
+                self.say_once(&renewed.warnings, |line| warn!("{line}"));
+                // It stays what it was where the change cannot be prepared, and a warning has said why.
+                let stays = is_same(&renewed.autocert, &next.autocert);
+                let change = change.filter(|_| !stays);
+                match change {
+                    Some(NamesChange::TakeOver) => {
+                        info!("certificates by hand end soon: autocert takes their names over");
                     }
+                    Some(NamesChange::LetGo) => {
+                        info!(
+                            "certificates by hand cover names that autocert kept: it lets go of them"
+                        );
+                    }
+                    None => {}
+                }
+                if change.is_some() {
                     next.autocert = renewed.autocert;
                 }
                 self.prepared = Arc::new(next);
-                if taken_over {
+                if change.is_some() {
                     self.issuing.adopt(self.prepared.autocert.as_deref());
                     self.start_issuing();
                     self.adopt(now);
                 }
                 let changed = self.publish_certificates(now);
-                if !taken_over {
+                if change.is_none() && changed > 0 {
                     info!(names = changed, "the local CA's certificates renewed");
                 }
             }
             Err(problems) => {
-                let what = match taken_over {
-                    true => {
-                        "certificates by hand end soon, and autocert cannot take their names over"
-                    }
-                    false => "the local CA's certificates are not renewed",
-                };
-                for problem in problems {
-                    error!("{what}: {problem}");
-                }
+                let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                self.say_once(&lines, |line| {
+                    error!("certificates by hand near their end and the local CA's are not renewed: {line}");
+                });
             }
         }
+    }
+
+    /// Says the lines that were not said the last time: it looks every minute.
+    fn say_once(&mut self, lines: &[String], say: impl Fn(&str)) {
+        for line in lines.iter().filter(|line| !self.said.contains(line)) {
+            say(line);
+        }
+        self.said = lines.to_vec();
     }
 
     /// Looks again as soon as a certificate by hand ends or begins: another may be there to take its place.
@@ -440,6 +477,23 @@ impl Plane {
             tls_settings: tls_settings.clone(),
             warnings: Vec::new(),
         }
+    }
+}
+
+/// The patterns of those that are there no more.
+fn no_more<'a>(
+    before: &'a [Arc<Certified>],
+    after: &[Arc<Certified>],
+) -> impl Iterator<Item = Pattern> + use<'a> {
+    let there: HashSet<_> = after.iter().map(Arc::as_ptr).collect();
+    let gone = before.iter().filter(move |one| !there.contains(&Arc::as_ptr(one)));
+    gone.flat_map(|one| one.patterns.iter().cloned())
+}
+
+fn is_same(one: &Option<Arc<PreparedAutocert>>, other: &Option<Arc<PreparedAutocert>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

@@ -11,8 +11,9 @@ use super::certified::{Certified, Source};
 
 /// For each pattern the best certified key on an elliptic curve and the best with RSA. Of equals the one
 /// that comes first stays. What is not in force, or lacks the staple that it must have, is left out where
-/// something better is there: the other kind of key, or a wildcard above an exact name. `outgoing` are those
-/// that something took the place of: each serves only where nothing that is there serves as well.
+/// something better is there: the other kind of key, or a wildcard above an exact name. A leaf of the local CA
+/// serves only where nothing else serves as well, whatever its kind of key. `outgoing` are those that something
+/// took the place of: each serves only where nothing that is there serves as well.
 pub fn choices(
     all: &[Arc<Certified>],
     outgoing: &[Arc<Certified>],
@@ -40,18 +41,22 @@ pub fn choices(
             }
         }
     }
-    let wildcards: HashMap<&str, Fitness> = best
+    let wildcards: HashMap<&str, &Best<'_>> = best
         .iter()
         .filter_map(|(pattern, best)| match pattern {
-            Pattern::Wildcard(parent) => Some((parent.as_str(), best.fitness(now))),
+            Pattern::Wildcard(parent) => Some((parent.as_str(), best)),
             Pattern::Exact(_) | Pattern::Any => None,
         })
         .collect();
     let stands = |pattern: &Pattern, best: &Best<'_>| match pattern {
         Pattern::Exact(name) => {
             let above = parent_of(name.as_str()).and_then(|parent| wildcards.get(parent));
-            let fitness = best.fitness(now);
-            above.is_none_or(|above| *above < fitness || (*above == fitness && !best.is_outgoing))
+            above.is_none_or(|above| {
+                let gives_way =
+                    best.is_outgoing || (best.local(now).is_some() && above.local(now).is_none());
+                above.fitness(now) < best.fitness(now)
+                    || (above.fitness(now) == best.fitness(now) && !gives_way)
+            })
         }
         Pattern::Wildcard(_) | Pattern::Any => true,
     };
@@ -153,6 +158,8 @@ impl<'a> Index<'a> {
 struct Best<'a> {
     elliptic: Option<&'a Certified>,
     rsa: Option<&'a Certified>,
+    /// Of the local CA.
+    local: Option<&'a Certified>,
     /// One of them serves on although something took its place.
     is_outgoing: bool,
 }
@@ -161,6 +168,8 @@ struct Best<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fitness {
     NotInForce,
+    /// Clients that look refuse it.
+    Revoked,
     /// Clients that know must-staple refuse it (RFC 7633 §4.3.1), others do not.
     LacksStaple,
     Fit,
@@ -169,23 +178,51 @@ enum Fitness {
 fn fitness(certified: &Certified, now: Moment) -> Fitness {
     match () {
         () if !certified.is_valid(now) => Fitness::NotInForce,
+        () if certified.is_revoked => Fitness::Revoked,
         () if certified.lacks_staple() => Fitness::LacksStaple,
         () => Fitness::Fit,
     }
 }
 
+fn fittest<const N: usize>(of: [Option<&Certified>; N], now: Moment) -> Option<Fitness> {
+    of.into_iter().flatten().map(|certified| fitness(certified, now)).max()
+}
+
 impl<'a> Best<'a> {
-    /// Where the best of its kind of key stands.
+    /// Where the best of its kind stands.
     fn place(&mut self, certified: &Certified) -> &mut Option<&'a Certified> {
-        if certified.kind == KeyKind::Rsa { &mut self.rsa } else { &mut self.elliptic }
+        match certified.source {
+            Source::LocalCa => &mut self.local,
+            _ if certified.kind == KeyKind::Rsa => &mut self.rsa,
+            _ => &mut self.elliptic,
+        }
     }
 
     fn fitness(&self, now: Moment) -> Fitness {
-        let both = [self.elliptic, self.rsa].into_iter().flatten();
-        both.map(|certified| fitness(certified, now)).max().unwrap_or(Fitness::NotInForce)
+        let serving = match self.local(now) {
+            Some(local) => Some(fitness(local, now)),
+            None => fittest([self.elliptic, self.rsa], now),
+        };
+        serving.unwrap_or(Fitness::NotInForce)
+    }
+
+    /// The local CA's, where nothing else serves as well: not even an RSA key, though a client that could
+    /// verify both would be given the elliptic one. Fewer clients refuse what is revoked than what is the local CA's.
+    fn local(&self, now: Moment) -> Option<&'a Certified> {
+        let serves_better = |others: Fitness, local: &Certified| {
+            others == Fitness::Revoked || others >= fitness(local, now)
+        };
+        let others = fittest([self.elliptic, self.rsa], now);
+        self.local.filter(|local| !others.is_some_and(|others| serves_better(others, local)))
     }
 
     fn choice(&self, now: Moment) -> CertificateChoice {
+        if let Some(local) = self.local(now) {
+            return CertificateChoice {
+                elliptic: Some((local.kind, local.key.clone())),
+                rsa: None,
+            };
+        }
         // A client that could verify both would be given the elliptic one, be it over or not.
         let best = self.fitness(now);
         let stands = |certified: &&Certified| fitness(certified, now) == best;
@@ -199,11 +236,11 @@ impl<'a> Best<'a> {
     }
 }
 
-/// The greater one is served: in force and with the staple that it must have before not, by hand before an issuer's before the local CA's, a curve
-/// that every client knows before others, then the one that lasts longer. (Certificates found in the
+/// The greater one is served: in force, not revoked and with the staple that it must have before not, by hand before
+/// an issuer's before the local CA's, a curve that every client knows before others, then the one that lasts longer. (Certificates found in the
 /// system's directories will stand between by hand and issued.)
 ///
-/// So a valid leaf of the local CA would beat an expired one by hand. That does not arise, since the local
+/// So a valid leaf of the local CA would beat an expired one by hand. That seldom arises, since the local
 /// CA issues only for names that nothing by hand covers.
 fn rank(certified: &Certified, now: Moment) -> (Fitness, u8, bool, Moment) {
     let by_hand = match certified.source {
@@ -378,6 +415,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_revoked_gives_way_to_what_is_not_however_long_it_would_last() {
+        let issuer = Issuer::new("revoked");
+        let mut revoked = issuer.certified(&["a.example"], NOW.plus(300 * DAY));
+        revoked.is_revoked = true;
+        let revoked = Arc::new(revoked);
+        let served = |other: &Arc<Certified>| {
+            let chosen = choices(&[revoked.clone(), other.clone()], &[], NOW);
+            let choice = chosen.get(&pattern("a.example"))?;
+            Some(Arc::ptr_eq(&choice.elliptic.as_ref()?.1, &other.key))
+        };
+        let by_hand = |name| certified(&issuer, &[name], true, KeyKind::EcdsaP256, 90);
+        assert_eq!(served(&by_hand("a.example")), Some(true));
+        assert_eq!(served(&by_hand("*.example")), None, "the wildcard serves it");
+        let over = certified(&issuer, &["a.example"], true, KeyKind::EcdsaP256, -1);
+        assert_eq!(served(&over), Some(false));
+        let local = certified(&issuer, &["a.example"], false, KeyKind::EcdsaP256, 7);
+        assert_eq!(served(&local), Some(false));
+    }
+
+    #[test]
     fn what_is_outgoing_serves_only_where_nothing_serves_as_well() {
         let issuer = Issuer::new("outgoing-rank");
         let make = |names: &[&str], lacks, days| made(&issuer, names, lacks, days);
@@ -435,6 +492,39 @@ mod tests {
                 let choice = &choices(&all, &[], NOW)[&pattern("a.example")];
                 assert!(Arc::ptr_eq(&choice.elliptic.as_ref().unwrap().1, &better.key), "{why}");
             }
+        }
+    }
+
+    #[test]
+    fn a_leaf_of_the_local_ca_gives_way_to_every_other_that_serves_as_well() {
+        use KeyKind::{EcdsaP256, Rsa};
+        let issuer = Issuer::new("local");
+        let local = certified(&issuer, &["a.example"], false, EcdsaP256, 7);
+        let rsa = certified(&issuer, &["a.example"], true, Rsa, 60);
+        let wildcard = certified(&issuer, &["*.example"], true, EcdsaP256, 60);
+        let patterns = HashSet::from([pattern("a.example")]);
+        let chosen = |all: &[Arc<Certified>], outgoing: &[Arc<Certified>], at: Moment| {
+            let some = choices_for(&patterns, all, outgoing, Arc::clone, at).remove(0).1;
+            let one = choices(all, outgoing, at).remove(&pattern("a.example"));
+            assert_eq!(one.is_some(), some.is_some());
+            assert!(one.iter().zip(&some).all(|(one, some)| same(one, some)));
+            one
+        };
+        for (all, outgoing) in
+            [(vec![local.clone(), rsa.clone()], vec![]), (vec![rsa.clone()], vec![local.clone()])]
+        {
+            let choice = chosen(&all, &outgoing, NOW).expect("a choice");
+            assert!(
+                choice.elliptic.is_none() && Arc::ptr_eq(choice.rsa.as_ref().unwrap(), &rsa.key)
+            );
+        }
+        assert!(chosen(&[local.clone(), wildcard.clone()], &[], NOW).is_none());
+        let over = NOW.plus(DAY * 90);
+        let later = certified(&issuer, &["a.example"], false, EcdsaP256, 97);
+        for other in [rsa, wildcard, local] {
+            let choice = chosen(&[other, later.clone()], &[], over).expect("a choice");
+            assert!(choice.rsa.is_none());
+            assert!(Arc::ptr_eq(&choice.elliptic.unwrap().1, &later.key));
         }
     }
 

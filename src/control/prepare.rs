@@ -52,7 +52,8 @@ pub struct Prepared {
 pub enum Mode {
     /// Opens the local CA, making it if there is none, and issues its leaves.
     Serve,
-    /// The same with the certificates by hand as they were; their files are not looked at.
+    /// Renews the local CA's leaves, and gives autocert the names that are its by now, with the certificates by
+    /// hand as they were: their files are not looked at, nor those of routes, which stay as they are.
     Renew,
     /// Changes nothing on disk.
     Check,
@@ -72,10 +73,13 @@ pub fn prepare(
 ) -> Result<Prepared, Vec<Problem>> {
     let known = previous.map(|previous| previous.inventory.clone()).unwrap_or_default();
     let mut problems = Vec::new();
-    let built = build_routes(config, ports, previous).unwrap_or_else(|wrong| {
-        problems = wrong;
-        BuiltRoutes::default()
-    });
+    let mut built = BuiltRoutes::default();
+    if mode != Mode::Renew {
+        match build_routes(config, ports, previous) {
+            Ok(routes) => built = routes,
+            Err(wrong) => problems = wrong,
+        }
+    }
     let inventory = match mode {
         Mode::Renew => known,
         Mode::Serve | Mode::Check => {
@@ -84,8 +88,9 @@ pub fn prepare(
             inventory
         }
     };
-    let by_hand = inventory.certified();
+    let by_hand = inventory.certified(now);
     let mut warnings = shortened(&inventory.warnings(now), |_| "certificates");
+    warnings.append(&mut built.warnings);
 
     let covering = Covering::new(&by_hand);
     let mut local_names: Vec<Pattern> =
@@ -120,6 +125,11 @@ pub fn prepare(
         let writes = mode != Mode::Check && problems.is_empty();
         match prepare_autocert(settings, managed.names, writes, &mut warnings) {
             Ok(prepared) => autocert = Some(Arc::new(prepared)),
+            // The local CA's leaves are renewed none the less.
+            Err(problem) if mode == Mode::Renew => {
+                warnings.push(problem.to_string());
+                autocert = previous.and_then(|previous| previous.autocert.clone());
+            }
             Err(problem) => problems.push(problem),
         }
     }
@@ -133,7 +143,8 @@ pub fn prepare(
     // With problems nothing comes into force, so nothing is made for it either.
     if mode != Mode::Check && problems.is_empty() && !local_names.is_empty() {
         let dir = config.data_dir.join("local-ca");
-        match issue_local(&dir, &local_names, now) {
+        let before = previous.and_then(|previous| previous.local_ca.as_ref());
+        match issue_local(&dir, &local_names, before, now) {
             Ok(Issued { ca, leaves, notes }) => {
                 local_ca = Some(ca);
                 local = leaves;
@@ -220,12 +231,23 @@ struct Issued {
     notes: Vec<String>,
 }
 
-fn issue_local(dir: &std::path::Path, names: &[Pattern], now: Moment) -> Result<Issued, Problem> {
+fn issue_local(
+    dir: &std::path::Path,
+    names: &[Pattern],
+    previous: Option<&LocalCa>,
+    now: Moment,
+) -> Result<Issued, Problem> {
     let problem = |error: Unusable| {
         let what = format!("the local CA cannot be used: {}", error.what);
         Problem::new(&Origin::Default, "data_dir", what, error.remedy)
     };
     let (ca, mut notes) = LocalCa::open(dir, now).map_err(problem)?;
+    if notes.is_empty() && previous.is_some_and(|before| before.fingerprint() != ca.fingerprint()) {
+        notes.push(format!(
+            "the local CA's root is another one than before; restore the one before, or install {} (ringgate trust --install)",
+            ca.root_path().display()
+        ));
+    }
     let mut leaves = Vec::with_capacity(names.len());
     for name in names {
         let (leaf, note) = ca.leaf(name, now).map_err(problem)?;
@@ -260,6 +282,7 @@ impl TlsSettingsPool {
 /// The routes with what they refer to.
 #[derive(Default)]
 struct BuiltRoutes {
+    warnings: Vec<String>,
     routes: Routes,
     upstreams: Vec<PreparedUpstream>,
     tls_settings: Vec<Arc<TlsSettings>>,
@@ -282,11 +305,21 @@ fn build_routes(
         alpn,
     };
     let mut problems = Vec::new();
+    let mut warnings = Vec::new();
     let mut upstreams: Vec<PreparedUpstream> = Vec::new();
     let mut ids: HashMap<&UpstreamConfig, UpstreamId> = HashMap::new();
     // Per route: where it applies, what it matches, what it is.
     let mut routes: Vec<(Option<u16>, Pattern, Arc<Route>)> = Vec::new();
+    let waits = |port: &u16| config.unopened_ports.contains(port) && !ports.contains(port);
     for route in &config.routes {
+        // On another port it would be shown to clients that it is not for.
+        if let Some(port) = route.port.filter(waits) {
+            warnings.push(format!(
+                "the route {} is not served yet: a restart opens port {port}",
+                route.from
+            ));
+            continue;
+        }
         let id = match ids.get(&route.upstream) {
             Some(id) => *id,
             None => match upstream_tls.of_route(route) {
@@ -337,6 +370,7 @@ fn build_routes(
         (*port, NameMap::build(here.collect::<Vec<_>>().into_iter()))
     });
     Ok(BuiltRoutes {
+        warnings,
         routes: Routes::new(by_port, public_ports),
         upstreams,
         tls_settings: tls_settings.used,

@@ -198,7 +198,7 @@ impl Stapling {
                 let (staple, bad) = found.next().unwrap_or_default();
                 let state = state_of(&plain, staple.as_ref(), bad);
                 let good = staple.as_ref().map(|staple| staple.good);
-                let dressed = dressed(&plain, staple.map(|staple| staple.der));
+                let dressed = dressed(&plain, staple.map(|staple| staple.der), &state);
                 let watched = Watched { certified: plain.clone(), good, state: state.clone() };
                 let turn = self.turn;
                 self.shown.insert(plain.identity(), Shown { plain, dressed, state, turn });
@@ -253,17 +253,16 @@ impl Stapling {
             if let State::Revoked(revoked) = state {
                 changes.revoked.push((certified, revoked));
             }
+            let after = dressed(&shown.plain, staple.map(|staple| staple.der), &state);
             shown.state = state;
-            let der = staple.map(|staple| staple.der);
-            if shown.dressed.key.ocsp == der {
-                continue;
-            }
-            let after = dressed(&shown.plain, der);
             let before = std::mem::replace(&mut shown.dressed, after.clone());
-            if before.lacks_staple() != after.lacks_staple() {
+            let serves = |one: &Certified| (one.is_revoked, one.lacks_staple());
+            if serves(&before) != serves(&after) {
                 changes.patterns.extend(after.patterns.iter().cloned());
             }
-            changes.restapled.push((before, after));
+            if before.key.ocsp != after.key.ocsp {
+                changes.restapled.push((before, after));
+            }
         }
         self.prune(now);
         changes
@@ -386,12 +385,14 @@ fn means(settings: &config::stapling::Stapling, roots: &[u8]) -> Option<Means> {
     }
 }
 
-/// The certified key with this staple or none; the very same one if that is what it has.
-fn dressed(plain: &Arc<Certified>, der: Option<Vec<u8>>) -> Arc<Certified> {
-    if plain.key.ocsp == der {
+/// The certified key with this staple or none, and with what is known of its revocation; the very same one if
+/// that is what it has.
+fn dressed(plain: &Arc<Certified>, der: Option<Vec<u8>>, state: &State) -> Arc<Certified> {
+    let is_revoked = matches!(state, State::Revoked(_));
+    if plain.key.ocsp == der && plain.is_revoked == is_revoked {
         return plain.clone();
     }
-    let mut dressed = (**plain).clone();
+    let mut dressed = Certified { is_revoked, ..(**plain).clone() };
     attach(&mut dressed, der);
     Arc::new(dressed)
 }

@@ -270,7 +270,8 @@ mod tests {
             let (cert, key) = (format!("{at}.crt").into(), format!("{at}.key").into());
             let files = Files { cert, key, ocsp: None };
             let (meant, complaint) = (Meant::InDirectory, None);
-            Item { files, meant, stamp: 0, settled: true, certified: None, complaint }.into()
+            Item { files, meant, stamp: 0, settled: true, certified: None, complaint, gone: false }
+                .into()
         };
         let holding = |directories: Vec<(PathBuf, u64)>, items| Holding {
             source: CertificateSource {

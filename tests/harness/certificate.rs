@@ -46,6 +46,11 @@ impl Authority {
         self.issue_for(names, key, Duration::from_secs(30 * 24 * 3600), Duration::ZERO)
     }
 
+    /// The same, for so many days.
+    pub fn issue_lasting(&self, names: &[&str], key: Key, days: u64) -> (String, String) {
+        self.issue_for(names, key, Duration::from_secs(days * 24 * 3600), Duration::ZERO)
+    }
+
     /// Ended an hour ago.
     pub fn issue_expired(&self, names: &[&str]) -> (String, String) {
         self.issue_for(names, Key::P256, Duration::ZERO, Duration::from_secs(3600))

@@ -1,3 +1,5 @@
+//! From bytes to a certified key and back to words.
+
 use super::samples::*;
 use super::*;
 use std::sync::LazyLock;
