@@ -50,6 +50,14 @@ pub fn run(config: Config, layers: &Layers, mut written: Written) -> Result<(), 
     let Listening { mut listeners, ports, redirect_port } =
         listeners::open(&config, cores.len(), layers)?;
 
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .map_err(|error| Failure::Other(format!("cannot start the control plane: {error}")))?;
+    let no_signals = |error| Failure::Other(format!("cannot handle signals: {error}"));
+    // A reload that is asked for while certificates are loaded comes after it. What ends us still does at once.
+    let hangup = runtime.block_on(async { signal(SignalKind::hangup()) }).map_err(no_signals)?;
     let prepared = prepare(&config, &ports, None, Mode::Serve, cores.len(), Moment::now())
         .map_err(|problems| Failure::Configuration(layers.placed(problems)))?;
     for warning in &prepared.warnings {
@@ -60,15 +68,9 @@ pub fn run(config: Config, layers: &Layers, mut written: Written) -> Result<(), 
     let mut plane = Plane::start(config, ports.clone(), cores.len(), prepared)
         .map_err(|_| Failure::Other("the system's random source failed".into()))?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot start the control plane: {error}")))?;
     let outcome = runtime.block_on(async {
         // Handlers stand before READY, so that no signal of the supervisor kills us.
-        let mut signals = Signals::new()
-            .map_err(|error| Failure::Other(format!("cannot handle signals: {error}")))?;
+        let mut signals = Signals::new(hangup).map_err(no_signals)?;
         // The first connections find their upstreams resolved.
         plane.resolve_upstreams().await;
 
@@ -238,9 +240,9 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(hangup: Signal) -> std::io::Result<Self> {
         Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
+            hangup,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reload_is_due: false,
