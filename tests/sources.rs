@@ -207,7 +207,9 @@ fn a_removed_file_is_served_until_a_reload() {
 #[test]
 fn a_removed_file_is_served_no_more_once_another_covers_its_names() {
     let setting = Setting::new("replaced");
-    setting.issue("app.example", "certs/old.crt", "certs/old.key");
+    let (old_chain, old_key) = setting.ca.issue(&["app.example"], Key::P256);
+    setting.scratch.write("certs/old.crt", &old_chain);
+    setting.scratch.write("certs/old.key", &old_key);
     let ringgate = setting.start("certs");
     let before = setting.shown(&ringgate, "app.example");
     let (chain, key) = setting.ca.issue_lasting(&["app.example"], Key::P256, 20);
@@ -219,6 +221,11 @@ fn a_removed_file_is_served_no_more_once_another_covers_its_names() {
     std::fs::remove_file(setting.path("certs/old.key")).expect("it is there");
     wait_for("the new one", || (setting.shown(&ringgate, "app.example") != before).then_some(()));
     assert!(ringgate.log().contains("others serve its names"), "{}", ringgate.log());
+    // The very same files come back.
+    let now = setting.shown(&ringgate, "app.example");
+    setting.scratch.write("certs/old.key", old_key);
+    setting.scratch.write("certs/old.crt", old_chain);
+    wait_for("the old one", || (setting.shown(&ringgate, "app.example") != now).then_some(()));
 }
 
 /// Clients that could verify both kinds of key are shown the elliptic one, but never one of the local CA's.

@@ -1,7 +1,8 @@
 //! `tls://` upstreams: encrypted again, and verified unless that was switched off.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -10,6 +11,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::harness::{
     Authority, Key, Nginx, NginxOptions, Ringgate, Scratch, Tls, curl, loopback, root_store,
+    unused_address,
 };
 
 const FROM: &str = "https://app.localhost";
@@ -80,6 +82,45 @@ fn one_that_cannot_be_verified_gets_nothing() {
     // Unless it is said that it need not be.
     let ringgate = start(&scratch, &other_ca, nginx.address, "  tls_skip_verify: true\n");
     assert_eq!(get(&ringgate, "/", &[]), "the page of encrypted\n");
+}
+
+/// It waits for the answer, and the client may wait for what it does then.
+#[test]
+fn one_that_wants_to_renegotiate_is_refused_at_once() {
+    let (scratch, ca) = (Scratch::new(), Authority::new("upstreams"));
+    let (chain, key) = ca.issue(&["inner.example"], Key::P256);
+    let at = unused_address();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-tls1_2", "-accept", &at.to_string()])
+        .arg("-cert")
+        .arg(scratch.write("chain.pem", chain))
+        .arg("-key")
+        .arg(scratch.write("key.pem", key))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(server.stdout.take().unwrap());
+    let mut wait_for_line = |text: &str| {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "openssl ended before {text}");
+        }
+    };
+    wait_for_line("ACCEPT");
+    let ringgate = start(&scratch, &ca, at, "  tls_server_name: inner.example\n");
+    let roots = root_store(std::fs::read(ringgate.root()).unwrap());
+    let mut client = Tls::connect(roots, ringgate.address, "app.localhost");
+    client.send(b"a question\n");
+    wait_for_line("a question");
+    server.stdin.as_mut().unwrap().write_all(b"r\n").unwrap();
+    // openssl ends a connection on which its wish is refused, and only when it has been.
+    let ended = client.read_to_end();
+    let _ = (server.kill(), server.wait());
+    let kind = ended.as_ref().err().map(std::io::Error::kind);
+    assert!(!matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{ended:?}");
 }
 
 #[test]

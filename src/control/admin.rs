@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::store::file::{self, Stamp};
+use crate::store::file;
 
 use super::autocert::status::Status;
 
@@ -49,9 +49,7 @@ pub struct Asked {
 
 /// The control plane's end.
 pub struct Admin {
-    /// Where it lies, and which file that is.
     path: PathBuf,
-    file: Stamp,
     receiver: mpsc::Receiver<Asked>,
     waiting: Option<Asked>,
 }
@@ -79,12 +77,13 @@ impl Admin {
         file::put_in_place(&new, &path, 0o600)?;
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(accept(listener, sender));
-        Ok(Self { file: file::stamp(&path)?, path, receiver, waiting: None })
+        Ok(Self { path, receiver, waiting: None })
     }
 
-    /// Whether whoever connects still gets to us: the socket may have been removed, or be another's by now.
-    pub fn is_ours(&self) -> bool {
-        file::stamp(&self.path).is_ok_and(|there| there.is_same_file(&self.file))
+    /// Whether the socket has been removed. One of another process in its place is left there: it may be another
+    /// machine's, which nobody here can connect to.
+    pub fn is_gone(&self) -> bool {
+        file::stamp(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Waits for a request. May be dropped and called again.
@@ -114,7 +113,11 @@ fn answers(path: &Path) -> io::Result<bool> {
 
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Asked>) {
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = sender.closed() => return,
+        };
+        match accepted {
             Ok((stream, _)) => drop(tokio::spawn(serve(stream, sender.clone()))),
             Err(error) => {
                 warn!(%error, "the admin socket does not accept");

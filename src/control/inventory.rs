@@ -77,6 +77,11 @@ impl Item {
                 == (&other.files, &other.complaint, other.gone)
     }
 
+    /// Whether its files were removed; not at the first look, for half of a swap may have been seen.
+    fn is_gone(&self) -> bool {
+        self.gone && self.complaint.as_ref().is_some_and(Complaint::is_said)
+    }
+
     fn is_problem(&self) -> bool {
         self.meant == Meant::Named
             && self.complaint.as_ref().is_some_and(|complaint| !complaint.of_staple)
@@ -119,17 +124,15 @@ impl Inventory {
     }
 
     /// What is served of it, in the order of the sources. One whose files were removed is served on, but for names
-    /// that what is there covers: who replaces a private key that leaked wants the old one gone.
-    pub fn certified(&self, now: Moment) -> Vec<Arc<Certified>> {
-        // Not at the first look: half of a swap may have been seen.
-        let is_gone =
-            |item: &Item| item.gone && item.complaint.as_ref().is_some_and(Complaint::is_said);
-        let all =
-            || self.items().filter_map(|(_, item)| Some((is_gone(item), item.certified.as_ref()?)));
-        if !all().any(|(gone, _)| gone) {
+    /// that what is there covers and `serves_well`: who replaces a private key that leaked wants the old one gone.
+    pub fn certified(&self, serves_well: impl Fn(&Arc<Certified>) -> bool) -> Vec<Arc<Certified>> {
+        let all = || {
+            self.items().filter_map(|(_, item)| Some((item.is_gone(), item.certified.as_ref()?)))
+        };
+        if !self.has_gone() {
             return all().map(|(_, certified)| certified.clone()).collect();
         }
-        let there = all().filter(|(gone, certified)| !gone && certified.is_valid(now));
+        let there = all().filter(|(gone, certified)| !gone && serves_well(certified));
         let covering = Covering::of(there.map(|(_, certified)| certified));
         let is_replaced =
             |one: &Certified| one.patterns.iter().all(|pattern| covering.covers(pattern));
@@ -137,6 +140,11 @@ impl Inventory {
             .filter(|(gone, certified)| !gone || !is_replaced(certified))
             .map(|(_, certified)| certified.clone())
             .collect()
+    }
+
+    /// Whether files of something that may still be served have been removed.
+    pub fn has_gone(&self) -> bool {
+        self.items().any(|(_, item)| item.is_gone())
     }
 
     fn items(&self) -> impl Iterator<Item = (&CertificateSource, &Arc<Item>)> {
@@ -213,11 +221,12 @@ pub struct News {
     pub good: Vec<String>,
 }
 
-/// What a look means: the patterns for which another certified key may be the best, and what is to be said.
+/// What a look means, with what is `served` after it: the patterns for which another certified key may be the best, and what is to be said.
 pub fn news(
     before: &Inventory,
     after: &Inventory,
     changes: &[Change],
+    served: &[Arc<Certified>],
     now: Moment,
 ) -> (HashSet<Pattern>, News) {
     let mut patterns = HashSet::new();
@@ -233,10 +242,8 @@ pub fn news(
             _ => {}
         }
     }
-    let all = changes.iter().any(|change| change.after.gone).then(|| after.certified(now));
-    let is_replaced = |certified: &Arc<Certified>| {
-        all.as_ref().is_some_and(|all| !all.iter().any(|one| Arc::ptr_eq(one, certified)))
-    };
+    let is_replaced =
+        |certified: &Arc<Certified>| !served.iter().any(|one| Arc::ptr_eq(one, certified));
     for Change { before, after } in changes {
         let before = before.as_deref();
         let (old, new) = (before.and_then(|item| item.certified.as_ref()), &after.certified);

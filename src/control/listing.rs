@@ -56,6 +56,7 @@ fn describe(status: Status, certified: &Certified, is_managed: bool, now: Moment
     let (served, issuer, why) = match &certified.source {
         Source::ByHand { cert, .. } => {
             let why = match certified.is_valid(now) {
+                true if certified.is_revoked => "revoked, and there is nothing else",
                 true => "a valid certificate by hand wins",
                 false => "not valid, and there is nothing else",
             };

@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn names(inventory: &Inventory) -> Vec<String> {
-        let certified = inventory.certified(NOW);
+        let certified = inventory.certified(|one| one.is_valid(NOW));
         certified.iter().map(|certified| certified.patterns[0].to_string()).collect()
     }
 
@@ -250,7 +250,8 @@ mod tests {
     fn look(inventory: &Inventory) -> (Inventory, News) {
         let parts = (0..inventory.holdings.len()).map(|at| (at, Part::Whole)).collect();
         let (next, changes) = refresh(inventory, parts, 2, NOW);
-        let (_, news) = news(inventory, &next, &changes, NOW);
+        let served = next.certified(|one| one.is_valid(NOW));
+        let (_, news) = news(inventory, &next, &changes, &served, NOW);
         (next, news)
     }
 
@@ -368,7 +369,8 @@ mod tests {
         let touched = file::read(&scratch.0.join("kept.example.crt"), 10_000).unwrap();
         scratch.write("kept.example.crt", std::str::from_utf8(&touched).unwrap());
         let after = load(&directory(&scratch), 1, &before, NOW);
-        let (before, after) = (before.certified(NOW), after.certified(NOW));
+        let (before, after) =
+            (before.certified(|one| one.is_valid(NOW)), after.certified(|one| one.is_valid(NOW)));
         let same: Vec<_> =
             before.iter().zip(&after).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
         assert_eq!(same, [false, true]);
@@ -400,7 +402,10 @@ mod tests {
         let sources = directory(&scratch);
         let first = load_now(&sources);
         let same = |inventory: &Inventory| {
-            Arc::ptr_eq(&inventory.certified(NOW)[0], &first.certified(NOW)[0])
+            Arc::ptr_eq(
+                &inventory.certified(|one| one.is_valid(NOW))[0],
+                &first.certified(|one| one.is_valid(NOW))[0],
+            )
         };
         let whole = file::read(&scratch.0.join("a.example.crt"), 10_000).unwrap();
         let whole = String::from_utf8(whole).unwrap();
@@ -423,8 +428,8 @@ mod tests {
         let (gone, _) = look(&good);
         let (gone, said) = look(&gone);
         assert!(same(&gone) && said.warnings[0].contains("a.example.key is gone"), "{said:?}");
-        assert_eq!(gone.certified(NOW).len(), 1);
-        assert!(load(&sources, 1, &gone, NOW).certified(NOW).is_empty());
+        assert_eq!(gone.certified(|one| one.is_valid(NOW)).len(), 1);
+        assert!(load(&sources, 1, &gone, NOW).certified(|one| one.is_valid(NOW)).is_empty());
     }
 
     #[test]
@@ -467,7 +472,10 @@ mod tests {
         assert_eq!(said.warnings.len(), 1, "{said:?}");
         mount_it();
         let (back, said) = look(&next);
-        assert!(Arc::ptr_eq(&back.certified(NOW)[0], &first.certified(NOW)[0]));
+        assert!(Arc::ptr_eq(
+            &back.certified(|one| one.is_valid(NOW))[0],
+            &first.certified(|one| one.is_valid(NOW))[0]
+        ));
         assert_eq!(said.good.len(), 1, "{said:?}");
         assert!(back.problems().is_empty());
     }
@@ -478,7 +486,9 @@ mod tests {
         write_pair(&scratch, &Issuer::new("staple"), "a.example");
         let path = scratch.0.join("a.example.crt.ocsp");
         let write = |der: &[u8]| file::write(&path, der, 0o600).unwrap();
-        let shown = |inventory: &Inventory| inventory.certified(NOW)[0].key.ocsp.clone();
+        let shown = |inventory: &Inventory| {
+            inventory.certified(|one| one.is_valid(NOW))[0].key.ocsp.clone()
+        };
         let first = load_now(&directory(&scratch));
         assert_eq!(shown(&first), None);
         write(&staple(0));

@@ -154,10 +154,10 @@ impl Plane {
         }
     }
 
-    /// Opens the admin socket, unless it is ours already. Without it everything but `ringgate certs` works.
+    /// Opens the admin socket, unless there is one already. Without it everything but `ringgate certs` works.
     /// Within the runtime.
     pub fn open_admin(&mut self) {
-        if self.admin.as_ref().is_some_and(Admin::is_ours) {
+        if self.admin.as_ref().is_some_and(|admin| !admin.is_gone()) {
             return;
         }
         match Admin::open(&self.config.data_dir) {
@@ -172,6 +172,11 @@ impl Plane {
                 }
             }
         }
+    }
+
+    /// Answers nobody any more: whoever takes over opens a socket of its own.
+    pub fn close_admin(&mut self) {
+        self.admin = None;
     }
 
     fn answer(&mut self) {
@@ -341,12 +346,31 @@ impl Plane {
             return;
         };
         let now = Moment::now();
-        let (mut patterns, news) = news(&self.prepared.inventory, &inventory, &changes, now);
+        let by_hand = inventory.certified(|one| self.stapling.serves_well(one, now));
+        let (patterns, news) = news(&self.prepared.inventory, &inventory, &changes, &by_hand, now);
         // Between two events nobody else has it.
         let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
-        let before = std::mem::replace(&mut prepared.by_hand, inventory.certified(now));
         prepared.inventory = inventory;
-        patterns.extend(no_more(&before, &prepared.by_hand));
+        self.publish_by_hand(by_hand, patterns, now);
+        for line in shortened(&news.good, |_| "certificates") {
+            info!("certificate files changed: {line}");
+        }
+        for line in shortened(&news.warnings, |_| "certificates") {
+            warn!("certificate files changed: {line}");
+        }
+    }
+
+    /// Serves these by hand from now on, and chooses anew for `patterns` and what comes or goes with them.
+    fn publish_by_hand(
+        &mut self,
+        by_hand: Vec<Arc<Certified>>,
+        mut patterns: HashSet<Pattern>,
+        now: Moment,
+    ) {
+        let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
+        let before = std::mem::replace(&mut prepared.by_hand, by_hand);
+        patterns.extend(not_among(&before, &prepared.by_hand));
+        patterns.extend(not_among(&prepared.by_hand, &before));
         self.stapling.succeed(&before, &self.prepared.by_hand, now);
         self.adopt(now);
         if !self.issuing.issued().is_empty() {
@@ -354,12 +378,6 @@ impl Plane {
             self.publish_certificates(now);
         } else {
             self.publish_patterns(patterns, now);
-        }
-        for line in shortened(&news.good, |_| "certificates") {
-            info!("certificate files changed: {line}");
-        }
-        for line in shortened(&news.warnings, |_| "certificates") {
-            warn!("certificate files changed: {line}");
         }
     }
 
@@ -374,6 +392,16 @@ impl Plane {
             warn_of_expiry(&self.prepared.by_hand, now);
         }
         let looked = std::mem::replace(&mut self.looked, now);
+        if self.prepared.inventory.has_gone() {
+            // What has taken the place of what was removed may serve no longer, or well at last.
+            let serves_well = |one: &Arc<Certified>| self.stapling.serves_well(one, now);
+            let by_hand = self.prepared.inventory.certified(serves_well);
+            let before = &self.prepared.by_hand;
+            let same = |(one, other): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(one, other);
+            if by_hand.len() != before.len() || !by_hand.iter().zip(before).all(same) {
+                self.publish_by_hand(by_hand, HashSet::new(), now);
+            }
+        }
         // What serves on for another may have ended meanwhile.
         self.stapling.prune(now);
         self.publish_patterns(HashSet::new(), now);
@@ -384,7 +412,8 @@ impl Plane {
         self.look_when_a_date_passes(now);
         let due = |leaf: &Arc<Certified>| renewal_due(leaf.not_before, leaf.not_after, now);
         let change = self.issuing.change_due(&self.config, &self.prepared.by_hand, now);
-        if !self.prepared.local.iter().any(due) && change.is_none() {
+        let are_due = self.prepared.local.iter().any(due);
+        if !are_due && change.is_none() {
             return;
         }
         let (config, ports, threads) = (self.config.clone(), self.ports.clone(), self.threads);
@@ -393,14 +422,16 @@ impl Plane {
             blocking(move || prepare(&config, &ports, Some(&previous), Mode::Renew, threads, now))
                 .await;
         match renewed {
-            // Only the leaves are new.
             Ok(renewed) => {
-                let mut next = Prepared { local: renewed.local, ..self.prepared_again() };
-                next.local_ca = renewed.local_ca;
                 self.say_once(&renewed.warnings, |line| warn!("{line}"));
+                // Between two events nobody else has it.
+                let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
                 // It stays what it was where the change cannot be prepared, and a warning has said why.
-                let stays = is_same(&renewed.autocert, &next.autocert);
-                let change = change.filter(|_| !stays);
+                let change = change.filter(|_| !is_same(&renewed.autocert, &prepared.autocert));
+                if change.is_some() || are_due {
+                    prepared.local = renewed.local;
+                    prepared.local_ca = renewed.local_ca;
+                }
                 match change {
                     Some(NamesChange::TakeOver) => {
                         info!("certificates by hand end soon: autocert takes their names over");
@@ -413,16 +444,13 @@ impl Plane {
                     None => {}
                 }
                 if change.is_some() {
-                    next.autocert = renewed.autocert;
-                }
-                self.prepared = Arc::new(next);
-                if change.is_some() {
+                    prepared.autocert = renewed.autocert;
                     self.issuing.adopt(self.prepared.autocert.as_deref());
                     self.start_issuing();
                     self.adopt(now);
                 }
                 let changed = self.publish_certificates(now);
-                if change.is_none() && changed > 0 {
+                if are_due {
                     info!(names = changed, "the local CA's certificates renewed");
                 }
             }
@@ -459,35 +487,13 @@ impl Plane {
         let over = |date: Moment| (looked <= date) != (now <= date);
         self.prepared.by_hand.iter().any(|one| passed(one.not_before) || over(one.not_after))
     }
-
-    fn prepared_again(&self) -> Prepared {
-        let Prepared { settings, inventory, by_hand, local_names, routes, upstreams, .. } =
-            &*self.prepared;
-        let Prepared { tls_settings, autocert, .. } = &*self.prepared;
-        Prepared {
-            settings: settings.clone(),
-            inventory: inventory.clone(),
-            by_hand: by_hand.clone(),
-            local_names: local_names.clone(),
-            local: Vec::new(),
-            local_ca: None,
-            autocert: autocert.clone(),
-            routes: routes.clone(),
-            upstreams: upstreams.clone(),
-            tls_settings: tls_settings.clone(),
-            warnings: Vec::new(),
-        }
-    }
 }
 
-/// The patterns of those that are there no more.
-fn no_more<'a>(
-    before: &'a [Arc<Certified>],
-    after: &[Arc<Certified>],
-) -> impl Iterator<Item = Pattern> + use<'a> {
-    let there: HashSet<_> = after.iter().map(Arc::as_ptr).collect();
-    let gone = before.iter().filter(move |one| !there.contains(&Arc::as_ptr(one)));
-    gone.flat_map(|one| one.patterns.iter().cloned())
+/// The patterns of those of `one` that are not in `other`.
+fn not_among(one: &[Arc<Certified>], other: &[Arc<Certified>]) -> Vec<Pattern> {
+    let others: HashSet<_> = other.iter().map(Arc::as_ptr).collect();
+    let only = one.iter().filter(|one| !others.contains(&Arc::as_ptr(one)));
+    only.flat_map(|one| one.patterns.iter().cloned()).collect()
 }
 
 fn is_same(one: &Option<Arc<PreparedAutocert>>, other: &Option<Arc<PreparedAutocert>>) -> bool {

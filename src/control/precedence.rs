@@ -51,12 +51,7 @@ pub fn choices(
     let stands = |pattern: &Pattern, best: &Best<'_>| match pattern {
         Pattern::Exact(name) => {
             let above = parent_of(name.as_str()).and_then(|parent| wildcards.get(parent));
-            above.is_none_or(|above| {
-                let gives_way =
-                    best.is_outgoing || (best.local(now).is_some() && above.local(now).is_none());
-                above.fitness(now) < best.fitness(now)
-                    || (above.fitness(now) == best.fitness(now) && !gives_way)
-            })
+            above.is_none_or(|above| !above.serves_before(best, now))
         }
         Pattern::Wildcard(_) | Pattern::Any => true,
     };
@@ -147,10 +142,21 @@ impl<'a> Index<'a> {
             .copied()
             .collect();
         // Of equals the first one, as above.
-        covering.into_iter().rev().max_by_key(|certified| {
-            let (valid, source, common, until) = rank(certified, now);
-            (valid, source, certified.kind != KeyKind::Rsa, common, until)
-        })
+        let best = |locals: bool| {
+            let those = covering.iter().rev().copied();
+            let those = those.filter(|one| matches!(one.source, Source::LocalCa) == locals);
+            those.max_by_key(|certified| {
+                let (valid, source, common, until) = rank(certified, now);
+                (valid, source, certified.kind != KeyKind::Rsa, common, until)
+            })
+        };
+        match (best(false), best(true)) {
+            (Some(other), Some(local)) => {
+                let wins = fitness(other, now).serves_before_local(fitness(local, now));
+                Some(if wins { other } else { local })
+            }
+            (other, local) => other.or(local),
+        }
     }
 }
 
@@ -173,6 +179,14 @@ enum Fitness {
     /// Clients that know must-staple refuse it (RFC 7633 §4.3.1), others do not.
     LacksStaple,
     Fit,
+}
+
+impl Fitness {
+    /// Whether one of an issuer's serves and not one of the local CA's, which most clients do not trust at all: fewer
+    /// refuse what is revoked.
+    fn serves_before_local(self, local: Self) -> bool {
+        self == Self::Revoked || self >= local
+    }
 }
 
 fn fitness(certified: &Certified, now: Moment) -> Fitness {
@@ -207,13 +221,22 @@ impl<'a> Best<'a> {
     }
 
     /// The local CA's, where nothing else serves as well: not even an RSA key, though a client that could
-    /// verify both would be given the elliptic one. Fewer clients refuse what is revoked than what is the local CA's.
+    /// verify both would be given the elliptic one.
     fn local(&self, now: Moment) -> Option<&'a Certified> {
-        let serves_better = |others: Fitness, local: &Certified| {
-            others == Fitness::Revoked || others >= fitness(local, now)
-        };
         let others = fittest([self.elliptic, self.rsa], now);
-        self.local.filter(|local| !others.is_some_and(|others| serves_better(others, local)))
+        self.local.filter(|local| {
+            !others.is_some_and(|others| others.serves_before_local(fitness(local, now)))
+        })
+    }
+
+    /// Whether this wildcard serves a name below it, and not what is for that name alone.
+    fn serves_before(&self, exact: &Self, now: Moment) -> bool {
+        let (ours, theirs) = (self.fitness(now), exact.fitness(now));
+        match (self.local(now).is_some(), exact.local(now).is_some()) {
+            (false, true) => ours.serves_before_local(theirs),
+            (true, false) => !theirs.serves_before_local(ours),
+            _ => ours > theirs || (ours == theirs && exact.is_outgoing),
+        }
     }
 
     fn choice(&self, now: Moment) -> CertificateChoice {
@@ -307,7 +330,7 @@ impl<'a> Covering<'a> {
         covering
     }
 
-    /// The same for those that are in force and lack no staple.
+    /// The same for those that are in force, not revoked, and lack no staple.
     pub fn of_fit(all: &'a [Arc<Certified>], now: Moment) -> Self {
         Self::of(all.iter().filter(|certified| fitness(certified, now) == Fitness::Fit))
     }
@@ -430,8 +453,18 @@ mod tests {
         assert_eq!(served(&by_hand("*.example")), None, "the wildcard serves it");
         let over = certified(&issuer, &["a.example"], true, KeyKind::EcdsaP256, -1);
         assert_eq!(served(&over), Some(false));
+        for local in ["a.example", "*.example"] {
+            let local = certified(&issuer, &[local], false, KeyKind::EcdsaP256, 7);
+            assert_eq!(served(&local), Some(false));
+            let all = [revoked.clone(), local];
+            let listed = Index::new(&all).serving(&pattern("a.example"), NOW).expect("one");
+            assert!(Arc::ptr_eq(listed, &revoked));
+        }
+        let mut revoked = issuer.certified(&["*.example"], NOW.plus(300 * DAY));
+        revoked.is_revoked = true;
         let local = certified(&issuer, &["a.example"], false, KeyKind::EcdsaP256, 7);
-        assert_eq!(served(&local), Some(false));
+        let chosen = choices(&[Arc::new(revoked), local], &[], NOW);
+        assert!(!chosen.contains_key(&pattern("a.example")), "the wildcard serves it");
     }
 
     #[test]

@@ -198,7 +198,11 @@ impl Stapling {
                 let (staple, bad) = found.next().unwrap_or_default();
                 let state = state_of(&plain, staple.as_ref(), bad);
                 let good = staple.as_ref().map(|staple| staple.good);
-                let dressed = dressed(&plain, staple.map(|staple| staple.der), &state);
+                let dressed = dressed(
+                    &plain,
+                    staple.map(|staple| staple.der),
+                    matches!(state, State::Revoked(_)),
+                );
                 let watched = Watched { certified: plain.clone(), good, state: state.clone() };
                 let turn = self.turn;
                 self.shown.insert(plain.identity(), Shown { plain, dressed, state, turn });
@@ -253,15 +257,20 @@ impl Stapling {
             if let State::Revoked(revoked) = state {
                 changes.revoked.push((certified, revoked));
             }
-            let after = dressed(&shown.plain, staple.map(|staple| staple.der), &state);
+            let before = shown.dressed.clone();
+            let der = staple.map(|staple| staple.der);
+            let is_revoked = matches!(state, State::Revoked(_));
             shown.state = state;
-            let before = std::mem::replace(&mut shown.dressed, after.clone());
-            let serves = |one: &Certified| (one.is_revoked, one.lacks_staple());
-            if serves(&before) != serves(&after) {
-                changes.patterns.extend(after.patterns.iter().cloned());
+            // What serves is known by its key: it stays the same one as long as the staple does.
+            if before.key.ocsp != der {
+                shown.dressed = dressed(&shown.plain, der, is_revoked);
+                changes.restapled.push((before.clone(), shown.dressed.clone()));
+            } else if before.is_revoked != is_revoked {
+                shown.dressed = Arc::new(Certified { is_revoked, ..(*before).clone() });
             }
-            if before.key.ocsp != after.key.ocsp {
-                changes.restapled.push((before, after));
+            let serves = |one: &Certified| (one.is_revoked, one.lacks_staple());
+            if serves(&before) != serves(&shown.dressed) {
+                changes.patterns.extend(before.patterns.iter().cloned());
             }
         }
         self.prune(now);
@@ -336,7 +345,8 @@ impl Stapling {
         std::mem::take(&mut self.freed)
     }
 
-    fn serves_well(&self, certified: &Arc<Certified>, now: Moment) -> bool {
+    /// Whether a client would have nothing against it.
+    pub fn serves_well(&self, certified: &Arc<Certified>, now: Moment) -> bool {
         let state = self.shown.get(&certified.identity()).map(|shown| &shown.state);
         certified.is_valid(now)
             && !self.lacks_staple(certified)
@@ -387,8 +397,7 @@ fn means(settings: &config::stapling::Stapling, roots: &[u8]) -> Option<Means> {
 
 /// The certified key with this staple or none, and with what is known of its revocation; the very same one if
 /// that is what it has.
-fn dressed(plain: &Arc<Certified>, der: Option<Vec<u8>>, state: &State) -> Arc<Certified> {
-    let is_revoked = matches!(state, State::Revoked(_));
+fn dressed(plain: &Arc<Certified>, der: Option<Vec<u8>>, is_revoked: bool) -> Arc<Certified> {
     if plain.key.ocsp == der && plain.is_revoked == is_revoked {
         return plain.clone();
     }
@@ -534,6 +543,34 @@ mod tests {
             assert!(stapling.outgoing().is_empty());
             assert_eq!(stapling.freed().into_iter().collect::<Vec<_>>(), old.patterns);
         }
+    }
+
+    #[test]
+    fn what_serves_keeps_its_key_until_its_staple_is_another() {
+        let (scratch, authority) = (Scratch::new("stapling-key"), Authority::new("key"));
+        let (now, settings) = (Moment::now(), settings(&scratch));
+        let plain = certified(&authority, false);
+        // A staple by hand that is over: what serves is another than what was read.
+        let one = stapled(&authority, &plain, now.minus(Duration::from_secs(60)));
+        let mut stapling = Stapling::default();
+        stapling.adopt(Some(&settings), b"", from_ref(&one), Occasion::Change, now);
+        let first = stapling.dress(&one);
+        assert!(first.key.ocsp.is_none());
+        let revoked = Revoked { at: now, as_of: now, key_compromise: false };
+        let patterns: HashSet<_> = one.patterns.iter().cloned().collect();
+        for (state, expected) in [
+            (State::None, HashSet::new()),
+            (State::Revoked(revoked), patterns.clone()),
+            (State::None, patterns),
+        ] {
+            stapling.said.push(news(&one, None, state, now));
+            let changes = stapling.take(now);
+            assert!(changes.restapled.is_empty());
+            assert_eq!(changes.patterns, expected);
+            assert!(Arc::ptr_eq(&stapling.dress(&one).key, &first.key));
+        }
+        stapling.said.push(news(&one, Some(vec![1]), State::Good { until: now }, now));
+        assert!(Arc::ptr_eq(&stapling.take(now).restapled[0].0.key, &first.key));
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub trait Unbuffered {
     /// Whether there is something to encode, an alert for example.
     fn has_more_to_send(&self) -> bool;
 
-    fn is_tls_1_2(&self) -> bool;
+    /// Whether a peer that wants to renegotiate has nothing more to expect.
+    fn ends_on_renegotiation(&self) -> bool;
 }
 
 impl Unbuffered for UnbufferedServerConnection {
@@ -40,7 +41,7 @@ impl Unbuffered for UnbufferedServerConnection {
         self.wants_write()
     }
 
-    fn is_tls_1_2(&self) -> bool {
+    fn ends_on_renegotiation(&self) -> bool {
         self.protocol_version() == Some(ProtocolVersion::TLSv1_2)
     }
 }
@@ -60,8 +61,9 @@ impl Unbuffered for UnbufferedClientConnection {
         self.wants_write()
     }
 
-    fn is_tls_1_2(&self) -> bool {
-        self.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+    /// A server that only offers it goes on when it is refused (RFC 5246 §7.4.1.1).
+    fn ends_on_renegotiation(&self) -> bool {
+        false
     }
 }
 
@@ -190,9 +192,9 @@ impl<C: Unbuffered> Records<C> {
                 }
                 Ok(ConnectionState::EncodeTlsData(mut message)) => {
                     encode(&mut self.held, |room| message.encode(room))?;
-                    // There, no_renegotiation is all that is ever answered (RFC 5246 §7.2.2). Whoever asked waits
+                    // In TLS 1.2 no_renegotiation is all that is ever answered (RFC 5246 §7.2.2). Whoever asked waits
                     // for it, and would wait for the next message to leave with it.
-                    if self.tls.is_tls_1_2() {
+                    if self.tls.ends_on_renegotiation() {
                         return Err(RecordError::Renegotiation);
                     }
                 }

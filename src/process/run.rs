@@ -121,6 +121,7 @@ pub fn run(config: Config, layers: &Layers, mut written: Written) -> Result<(), 
         };
         info!(signal = stopped_by, "draining");
         notify(State::Stopping);
+        plane.close_admin();
         let shutdown_timeout = plane.config().shutdown_timeout;
         fleet.drain(shutdown_timeout, &mut signals, &mut reports, &mut log).await
     });

@@ -261,11 +261,6 @@ impl Stamp {
     pub fn changed_seconds(&self) -> i64 {
         self.changed.0
     }
-
-    /// Whether both are of one file, whatever has become of it.
-    pub fn is_same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
-    }
 }
 
 /// The stamp of what a path leads to.

@@ -476,6 +476,15 @@ impl Keeper {
         let _ = self.news.send(News { identity, certified, staple: None, state });
     }
 
+    /// Its list names it no more. Of one that has a staple by hand that is told with the staple.
+    pub(super) fn say_lifted(&self, certified: Arc<Certified>) {
+        let identity = certified.identity();
+        if !self.entries.contains_key(&identity) {
+            info!("{certified} is no longer revoked: its issuer has lifted the hold");
+            let _ = self.news.send(News { identity, certified, staple: None, state: State::None });
+        }
+    }
+
     fn tell(&self, identity: Identity, staple: Option<Staple>) {
         if let Some(entry) = self.entries.get(&identity) {
             let (certified, state) = (entry.certified.clone(), entry.state.clone());

@@ -63,13 +63,14 @@ impl Keeper {
             return;
         }
         let seed = list.seed;
+        let mut lifted = Vec::new();
         let failed = match looked {
             Looked::Same if list.is_over(now) => {
                 Some((Class::Operator, "it has expired".to_owned(), None))
             }
             Looked::Same => None,
             Looked::New { etag, next_update, revoked } => {
-                list.is_new(etag, next_update, revoked);
+                lifted = list.is_new(etag, next_update, revoked);
                 None
             }
             Looked::Refused(what) => {
@@ -98,6 +99,9 @@ impl Keeper {
         self.due.insert((list.due, Task::List(url.clone())));
         for (certified, revoked) in found {
             self.say_revoked(certified.identity(), certified, revoked);
+        }
+        for certified in lifted {
+            self.say_lifted(certified);
         }
     }
 }

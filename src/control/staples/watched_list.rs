@@ -71,15 +71,18 @@ impl WatchedList {
         self.changed = false;
     }
 
-    /// Takes what another list says.
+    /// Takes what another list says. Returns those that the one before named and this one does not: a hold was
+    /// lifted (RFC 5280 §5.3.1).
     pub fn is_new(
         &mut self,
         etag: Option<Tag>,
         next_update: Option<Moment>,
         revoked: Vec<(Identity, Revoked)>,
-    ) {
+    ) -> Vec<Arc<Certified>> {
         (self.etag, self.next_update) = (etag, next_update);
-        self.revoked = revoked.into_iter().collect();
+        let before = std::mem::replace(&mut self.revoked, revoked.into_iter().collect());
+        let lifted = before.keys().filter(|identity| !self.revoked.contains_key(identity));
+        lifted.filter_map(|identity| self.members.get(identity).cloned()).collect()
     }
 
     /// Those that it names: said again at each look, for whoever heard it may not have been able to do
@@ -178,11 +181,17 @@ mod tests {
         let revoked = Revoked { at: NOW, as_of: NOW, key_compromise: true };
         list.add(one.clone(), NOW);
         list.add(other, NOW);
-        list.is_new(tag(), None, vec![(one.identity(), revoked)]);
+        assert!(list.is_new(tag(), None, vec![(one.identity(), revoked)]).is_empty());
         for _ in 0..2 {
             assert!(matches!(list.named().as_slice(), [(named, why)]
                 if named.identity() == one.identity() && *why == revoked));
         }
+        // A hold that was lifted is told once.
+        for expected in [1, 0] {
+            let lifted = list.is_new(tag(), None, Vec::new());
+            assert_eq!(lifted.len(), expected);
+        }
+        list.is_new(tag(), None, vec![(one.identity(), revoked)]);
         list.remove(&one.identity());
         assert!(list.named().is_empty());
     }

@@ -10,8 +10,9 @@ use crate::ring::{self, Buffer};
 use super::super::ended::Ended;
 use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, EAGER_LOOKS, TICKET_HELD};
 use super::super::records::Incoming;
-use super::super::scratch::Scratch;
+use super::super::scratch::{Filling, Scratch};
 use super::super::transfer::send_all;
+use super::super::upstream_tls::UpstreamRecords;
 use super::{
     Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some, upstream_gone,
 };
@@ -137,6 +138,10 @@ impl Relay<'_> {
                         let opened = upstream_records.open(bytes, plain);
                         // TCP's end is told once more by the next receive, and judged there.
                         finished = opened.map_err(bad_upstream_record)? == Incoming::Finished;
+                        if upstream_records.holds_something() {
+                            // It waits for this answer, and perhaps the client for it.
+                            self.answer_upstream(upstream_records, output)?;
+                        }
                         plain.filled()
                     }
                 };
@@ -195,6 +200,25 @@ impl Relay<'_> {
         scratch.output.clear();
         self.records.borrow_mut().release(&mut scratch.output).map_err(bad_record)?;
         self.send_client(scratch.output.filled(), false)
+    }
+
+    /// Sends the upstream what is held for it, unless a record is on its way there: with the next one it leaves anyway.
+    fn answer_upstream(
+        &self,
+        records: &mut UpstreamRecords,
+        output: &mut Filling,
+    ) -> Result<(), Ended> {
+        if self.sending_upstream.get() {
+            return Ok(());
+        }
+        records.release(output).map_err(bad_upstream_record)?;
+        let sent = self.upstream.send_now(output.filled()).map_err(upstream_gone)?;
+        let is_whole = sent == output.filled().len();
+        output.clear();
+        match is_whole {
+            true => Ok(()),
+            false => Err(Ended::new(Side::Upstream, Reason::UpstreamBadRecord)),
+        }
     }
 
     /// rustls's alert about a bad record, if the client takes it at once.

@@ -52,6 +52,7 @@ pub fn relay<'a>(
         upstream_records: upstream_records.map(RefCell::new),
         upstream_finished: Cell::new(false),
         upstream_deaf_since: Cell::new(None),
+        sending_upstream: Cell::new(false),
         cut_short: Cell::new(false),
         moved: Cell::new(now),
         first_end: RefCell::new(None),
@@ -105,6 +106,8 @@ struct Relay<'a> {
     upstream_finished: Cell<bool>,
     /// The upstream takes nothing more; what it has said already may still be read.
     upstream_deaf_since: Cell<Option<Instant>>,
+    /// A record is on its way to the upstream, and not all of it has been taken.
+    sending_upstream: Cell<bool>,
     /// The client was interrupted before it had ended what it says to the upstream.
     cut_short: Cell<bool>,
     /// When bytes moved last.

@@ -48,9 +48,11 @@ impl Relay<'_> {
             };
             if !rest.is_empty() {
                 // Boxed, here and below: nor has it room for what is rarely waited for.
+                self.sending_upstream.set(true);
                 if Box::pin(send_all(&self.upstream, rest)).await.is_err() {
                     self.upstream_is_deaf();
                 }
+                self.sending_upstream.set(false);
                 self.touch();
             }
             if finished {
@@ -155,6 +157,8 @@ impl Relay<'_> {
                 sealed.map_err(bad_upstream_record)?;
                 scratch.output.filled().to_vec()
             };
+            // Nothing may be sent behind it.
+            self.sending_upstream.set(true);
             if Box::pin(send_all(&self.upstream, close)).await.is_err() {
                 self.upstream_is_deaf();
                 return Ok(());
