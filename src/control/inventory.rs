@@ -242,8 +242,9 @@ pub fn news(
             _ => {}
         }
     }
-    let is_replaced =
-        |certified: &Arc<Certified>| !served.iter().any(|one| Arc::ptr_eq(one, certified));
+    let any_gone = changes.iter().any(|change| change.after.gone);
+    let served: HashSet<_> = served.iter().filter(|_| any_gone).map(Arc::as_ptr).collect();
+    let is_replaced = |certified: &Arc<Certified>| !served.contains(&Arc::as_ptr(certified));
     for Change { before, after } in changes {
         let before = before.as_deref();
         let (old, new) = (before.and_then(|item| item.certified.as_ref()), &after.certified);

@@ -352,6 +352,10 @@ impl Plane {
         let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
         prepared.inventory = inventory;
         self.publish_by_hand(by_hand, patterns, now);
+        if self.prepared.inventory.has_gone() {
+            // What is new has been judged only now: it may not serve as well as what is gone.
+            self.next_look = clock::steady();
+        }
         for line in shortened(&news.good, |_| "certificates") {
             info!("certificate files changed: {line}");
         }
@@ -385,7 +389,9 @@ impl Plane {
     async fn look_at_certificates(&mut self) {
         let now = Moment::now();
         self.next_look = clock::steady() + LOOK_EVERY;
-        self.open_admin();
+        if self.admin.is_none() {
+            self.open_admin();
+        }
         // Also if it was warned of at a time that is yet to come.
         if now.since(self.warned) >= WARN_EVERY || now < self.warned {
             self.warned = now;

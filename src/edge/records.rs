@@ -241,6 +241,11 @@ impl<C: Unbuffered> Records<C> {
         self.unless_failed(|records| records.write(out, Sealing::Close))
     }
 
+    /// Holds bytes that were released and could not be sent.
+    pub fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+    }
+
     /// Moves what is held to `out`.
     pub fn release(&mut self, out: &mut Filling) -> Result<(), RecordError> {
         if !out.push(&std::mem::take(&mut self.held)) {

@@ -351,7 +351,8 @@ impl Keeper {
             Answer::Bad(Bad::Revoked(revoked)) if !mutant(Mutant::StapleRevokedIgnored) => {
                 let (class, what) = judged(&Bad::Revoked(revoked));
                 entry.fail(class, &what, None, now);
-                self.revoked(identity, revoked);
+                let certified = entry.certified.clone();
+                self.revoked(certified, revoked);
             }
             Answer::Bad(bad) => {
                 let (class, what) = judged(&bad);
@@ -445,19 +446,11 @@ impl Keeper {
     }
 
     /// The staple goes, whatever it says: the issuer says otherwise by now.
-    fn revoked(&mut self, identity: Identity, revoked: Revoked) {
-        let Some(entry) = self.entries.get_mut(&identity) else { return };
-        let certified = entry.certified.clone();
-        entry.drop_staple(State::Revoked(revoked));
-        self.say_revoked(identity, certified, revoked);
-    }
-
-    pub(super) fn say_revoked(
-        &mut self,
-        identity: Identity,
-        certified: Arc<Certified>,
-        revoked: Revoked,
-    ) {
+    pub(super) fn revoked(&mut self, certified: Arc<Certified>, revoked: Revoked) {
+        let identity = certified.identity();
+        if let Some(entry) = self.entries.get_mut(&identity) {
+            entry.drop_staple(State::Revoked(revoked));
+        }
         let at = revoked.at;
         let is_by_hand = matches!(certified.source, Source::ByHand { .. });
         let told = if is_by_hand { &mut self.told_by_hand } else { &mut self.told_revoked };
@@ -476,13 +469,14 @@ impl Keeper {
         let _ = self.news.send(News { identity, certified, staple: None, state });
     }
 
-    /// Its list names it no more. Of one that has a staple by hand that is told with the staple.
-    pub(super) fn say_lifted(&self, certified: Arc<Certified>) {
+    /// Its list says that it is good again.
+    pub(super) fn say_lifted(&mut self, certified: Arc<Certified>) {
         let identity = certified.identity();
-        if !self.entries.contains_key(&identity) {
-            info!("{certified} is no longer revoked: its issuer has lifted the hold");
-            let _ = self.news.send(News { identity, certified, staple: None, state: State::None });
+        if let Some(entry) = self.entries.get_mut(&identity) {
+            entry.drop_staple(State::None);
         }
+        info!("{certified} is no longer revoked: its issuer has lifted the hold");
+        let _ = self.news.send(News { identity, certified, staple: None, state: State::None });
     }
 
     fn tell(&self, identity: Identity, staple: Option<Staple>) {

@@ -69,8 +69,8 @@ impl Keeper {
                 Some((Class::Operator, "it has expired".to_owned(), None))
             }
             Looked::Same => None,
-            Looked::New { etag, next_update, revoked } => {
-                lifted = list.is_new(etag, next_update, revoked);
+            Looked::New { etag, found } => {
+                lifted = list.is_new(etag, found);
                 None
             }
             Looked::Refused(what) => {
@@ -98,7 +98,7 @@ impl Keeper {
         list.end(now);
         self.due.insert((list.due, Task::List(url.clone())));
         for (certified, revoked) in found {
-            self.say_revoked(certified.identity(), certified, revoked);
+            self.revoked(certified, revoked);
         }
         for certified in lifted {
             self.say_lifted(certified);

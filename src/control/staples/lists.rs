@@ -25,8 +25,7 @@ pub enum Looked {
     Same,
     New {
         etag: Option<Tag>,
-        next_update: Option<Moment>,
-        revoked: Vec<(Identity, Revoked)>,
+        found: Found,
     },
     /// Why the list says nothing.
     Refused(String),
@@ -86,19 +85,27 @@ async fn look_at(
     let looked = blocking(move || {
         let names: Vec<&str> = point.iter().map(String::as_str).collect();
         look_all_up(&fetched.der, &names, &members, &trust, Moment::now())
-            .map(|(next_update, revoked)| (fetched.etag, next_update, revoked))
+            .map(|found| (fetched.etag, found))
     })
     .await;
     match looked {
-        Ok((etag, next_update, revoked)) => {
+        Ok((etag, found)) => {
             let etag = etag.map(|value| Tag { url: url.to_owned(), value });
-            Looked::New { etag, next_update, revoked }
+            Looked::New { etag, found }
         }
         Err(why) => Looked::Refused(why),
     }
 }
 
-type Found = (Option<Moment>, Vec<(Identity, Revoked)>);
+/// What a list says of those that it was asked about.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub next_update: Option<Moment>,
+    pub revoked: Vec<(Identity, Revoked)>,
+    /// Those that it would name if they were revoked, and does not, with the time at which that was so. An expired list
+    /// says nothing of what is not in it, and none of certificates that are over (RFC 5280 §3.3).
+    pub good_as_of: HashMap<Identity, Moment>,
+}
 
 fn look_all_up(
     der: &[u8],
@@ -109,7 +116,7 @@ fn look_all_up(
 ) -> Result<Found, String> {
     let (by_issuer, has_orphans) = by_issuer(members, |member| trust.issuer_of(member));
     let mut refused = has_orphans.then(|| "its issuer's certificate is not at hand".to_owned());
-    let (mut next_update, mut revoked) = (None, Vec::new());
+    let mut all = Found::default();
     for (issuer, members) in by_issuer {
         let serials: HashMap<Vec<u8>, Identity> = members
             .iter()
@@ -118,17 +125,25 @@ fn look_all_up(
         let wanted = serials.keys().map(Vec::as_slice);
         match look_up(der, point, &issuer, wanted, now) {
             Ok(listed) => {
-                next_update = listed.next_update;
-                let found = listed.revoked.into_iter();
-                revoked
-                    .extend(found.filter_map(|(serial, why)| Some((*serials.get(&serial)?, why))));
+                all.next_update = listed.next_update;
+                if listed.next_update.is_none_or(|next| next > now) {
+                    let valid = members.iter().filter(|member| member.is_valid(now));
+                    let valid = valid.map(|member| (member.identity(), listed.this_update));
+                    all.good_as_of.extend(valid);
+                }
+                for (serial, why) in listed.revoked {
+                    if let Some(identity) = serials.get(&serial) {
+                        all.good_as_of.remove(identity);
+                        all.revoked.push((*identity, why));
+                    }
+                }
             }
             Err(why) => refused = Some(why),
         }
     }
     match refused {
-        Some(why) if revoked.is_empty() => Err(why),
-        _ => Ok((next_update, revoked)),
+        Some(why) if all.revoked.is_empty() => Err(why),
+        _ => Ok(all),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::store::record::{Attempts, Class, Failure};
 
 use super::super::autocert::backoff;
 use super::super::certified::{Certified, Identity, Source};
-use super::lists::Tag;
+use super::lists::{Found, Tag};
 use super::response::Revoked;
 
 pub struct WatchedList {
@@ -71,18 +71,20 @@ impl WatchedList {
         self.changed = false;
     }
 
-    /// Takes what another list says. Returns those that the one before named and this one does not: a hold was
-    /// lifted (RFC 5280 §5.3.1).
-    pub fn is_new(
-        &mut self,
-        etag: Option<Tag>,
-        next_update: Option<Moment>,
-        revoked: Vec<(Identity, Revoked)>,
-    ) -> Vec<Arc<Certified>> {
-        (self.etag, self.next_update) = (etag, next_update);
-        let before = std::mem::replace(&mut self.revoked, revoked.into_iter().collect());
-        let lifted = before.keys().filter(|identity| !self.revoked.contains_key(identity));
-        lifted.filter_map(|identity| self.members.get(identity).cloned()).collect()
+    /// Takes what another list says. Returns those that were named and are good by now: a hold was lifted (RFC 5280
+    /// §5.3.1). What a cache has of before that lifts nothing.
+    pub fn is_new(&mut self, etag: Option<Tag>, found: Found) -> Vec<Arc<Certified>> {
+        (self.etag, self.next_update) = (etag, found.next_update);
+        let before = std::mem::replace(&mut self.revoked, found.revoked.into_iter().collect());
+        let mut lifted = Vec::new();
+        for (identity, why) in before {
+            let Some(member) = self.members.get(&identity) else { continue };
+            match found.good_as_of.get(&identity) {
+                Some(as_of) if *as_of > why.as_of => lifted.push(member.clone()),
+                _ => drop(self.revoked.entry(identity).or_insert(why)),
+            }
+        }
+        lifted
     }
 
     /// Those that it names: said again at each look, for whoever heard it may not have been able to do
@@ -166,7 +168,7 @@ mod tests {
             if is_added {
                 list.add(certified("b.example"), NOW);
             }
-            list.is_new(tag(), None, Vec::new());
+            list.is_new(tag(), Found::default());
             list.succeed(NOW.plus(DAY));
             list.end(NOW);
             assert_eq!(list.due == NOW, is_added);
@@ -181,17 +183,27 @@ mod tests {
         let revoked = Revoked { at: NOW, as_of: NOW, key_compromise: true };
         list.add(one.clone(), NOW);
         list.add(other, NOW);
-        assert!(list.is_new(tag(), None, vec![(one.identity(), revoked)]).is_empty());
+        let names_it = || Found { revoked: vec![(one.identity(), revoked)], ..Found::default() };
+        assert!(list.is_new(tag(), names_it()).is_empty());
         for _ in 0..2 {
             assert!(matches!(list.named().as_slice(), [(named, why)]
                 if named.identity() == one.identity() && *why == revoked));
         }
-        // A hold that was lifted is told once.
-        for expected in [1, 0] {
-            let lifted = list.is_new(tag(), None, Vec::new());
-            assert_eq!(lifted.len(), expected);
+        // A hold that was lifted is told once; an older list lifts none, nor does one that says nothing of it.
+        let good = |as_of| {
+            let good_as_of = HashMap::from([(one.identity(), as_of)]);
+            Found { good_as_of, ..Found::default() }
+        };
+        for (found, lifted, named) in [
+            (good(NOW), 0, 1),
+            (Found::default(), 0, 1),
+            (good(NOW.plus(DAY)), 1, 0),
+            (good(NOW.plus(DAY)), 0, 0),
+            (names_it(), 0, 1),
+        ] {
+            assert_eq!(list.is_new(tag(), found).len(), lifted);
+            assert_eq!(list.named().len(), named);
         }
-        list.is_new(tag(), None, vec![(one.identity(), revoked)]);
         list.remove(&one.identity());
         assert!(list.named().is_empty());
     }
@@ -199,7 +211,7 @@ mod tests {
     #[test]
     fn an_expired_list_that_is_still_the_same_one_is_complained_of_once_and_less_and_less_often() {
         let mut list = WatchedList::due_at(NOW, Vec::new());
-        list.is_new(tag(), Some(NOW.plus(DAY)), Vec::new());
+        list.is_new(tag(), Found { next_update: Some(NOW.plus(DAY)), ..Found::default() });
         assert!(!list.is_over(NOW));
         assert!(list.etag.is_some());
         let (mut now, mut pauses) = (NOW.plus(DAY), Vec::new());

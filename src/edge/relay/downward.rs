@@ -202,23 +202,24 @@ impl Relay<'_> {
         self.send_client(scratch.output.filled(), false)
     }
 
-    /// Sends the upstream what is held for it, unless a record is on its way there: with the next one it leaves anyway.
+    /// Sends the upstream what is held for it; where a record is on its way there, it leaves behind that.
     fn answer_upstream(
         &self,
         records: &mut UpstreamRecords,
         output: &mut Filling,
     ) -> Result<(), Ended> {
-        if self.sending_upstream.get() {
+        if self.sending_upstream.get() || self.upstream_deaf_since.get().is_some() {
             return Ok(());
         }
         records.release(output).map_err(bad_upstream_record)?;
-        let sent = self.upstream.send_now(output.filled()).map_err(upstream_gone)?;
-        let is_whole = sent == output.filled().len();
-        output.clear();
-        match is_whole {
-            true => Ok(()),
-            false => Err(Ended::new(Side::Upstream, Reason::UpstreamBadRecord)),
+        match self.upstream.send_now(output.filled()) {
+            // What does not fit leaves first of all that follows.
+            Ok(sent) => records.hold(output.filled().get(sent..).unwrap_or_default()),
+            // What it has said may still be read.
+            Err(_) => self.upstream_is_deaf(),
         }
+        output.clear();
+        Ok(())
     }
 
     /// rustls's alert about a bad record, if the client takes it at once.

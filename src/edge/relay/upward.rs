@@ -1,5 +1,7 @@
 //! Client to upstream.
 
+use std::cell::RefCell;
+
 use crate::clock;
 use crate::observe::names::{Reason, Side};
 use crate::ring::Buffer;
@@ -9,6 +11,7 @@ use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, DEAF_UPSTREAM};
 use super::super::records::{Incoming, RecordError};
 use super::super::scratch::{Filling, Scratch};
 use super::super::transfer::send_all;
+use super::super::upstream_tls::UpstreamRecords;
 use super::{Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some};
 
 impl Relay<'_> {
@@ -53,6 +56,11 @@ impl Relay<'_> {
                     self.upstream_is_deaf();
                 }
                 self.sending_upstream.set(false);
+                if let Some(records) = &self.upstream_records
+                    && records.borrow().holds_something()
+                {
+                    Box::pin(self.send_what_was_held(records)).await?;
+                }
                 self.touch();
             }
             if finished {
@@ -135,6 +143,25 @@ impl Relay<'_> {
                 Ok(Moved { finished, ..Moved::default() })
             }
         }
+    }
+
+    /// An answer of the record layer that came up while a record was being sent.
+    async fn send_what_was_held(
+        &self,
+        records: &RefCell<Box<UpstreamRecords>>,
+    ) -> Result<(), Ended> {
+        let held = {
+            let mut scratch = self.worker.scratch();
+            scratch.output.clear();
+            records.borrow_mut().release(&mut scratch.output).map_err(bad_upstream_record)?;
+            scratch.output.filled().to_vec()
+        };
+        self.sending_upstream.set(true);
+        if Box::pin(send_all(&self.upstream, held)).await.is_err() {
+            self.upstream_is_deaf();
+        }
+        self.sending_upstream.set(false);
+        Ok(())
     }
 
     fn is_done_listening(&self) -> bool {
