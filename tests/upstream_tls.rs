@@ -225,7 +225,7 @@ fn its_end_is_passed_on_as_what_it_was() {
             true => assert_eq!(outcome.unwrap(), vec![b'x'; size]),
             false => {
                 let error = outcome.unwrap_err();
-                assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{error}");
+                assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{error}");
             }
         }
     }
