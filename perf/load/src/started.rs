@@ -33,9 +33,11 @@ impl Started {
         let log = dir.join(format!("{name}.log"));
         let output = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let error_output = output.try_clone().map_err(|error| error.to_string())?;
-        // Whoever started it may be killed; it ends with them.
+        // Whoever started it may be killed; it ends with them. Also if that was before the kernel had been told to
+        // say so: then another is its parent by now.
         let mut whole = Command::new("setpriv");
         whole.args(["--pdeathsig", "TERM"]);
+        whole.args(["sh", "-c", "[ $PPID = $0 ] && exec \"$@\"", &std::process::id().to_string()]);
         if let Some(core) = core {
             whole.args(["taskset", "-c", &core.to_string()]);
         }

@@ -224,12 +224,22 @@ fn nothing_is_left_behind() {
     assert!(!directory(pid).exists());
 }
 
-/// nginx's processes carry the directory in their command line.
-fn servers_of(dir: &Path) -> usize {
+/// nginx's first processes, and whatever becomes one, carry the directory in their command line.
+fn servers_of(dir: &Path) -> Vec<PathBuf> {
     let name = dir.display().to_string();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines.filter(|line| String::from_utf8_lossy(line).contains(&name)).count()
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let is_of = |process: &PathBuf| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&name)
+    };
+    processes.filter(is_of).collect()
+}
+
+/// Whether an nginx has come as far as its worker. A SIGTERM a moment before is forgotten by it.
+fn has_worker(process: &Path) -> bool {
+    let pid = process.file_name().unwrap_or_default();
+    let children = std::fs::read_to_string(process.join("task").join(pid).join("children"));
+    children.is_ok_and(|children| !children.trim().is_empty())
 }
 
 #[track_caller]
@@ -247,9 +257,11 @@ fn a_killed_comparison_leaves_no_server_behind() {
     let sound = systems.nginx("sound", 9450, &format!("{OWN} {PASS}"));
     let mut child = start(&sound, "full", &["--smoke", "--rounds", "1000"]).spawn().unwrap();
     let dir = directory(child.id());
-    wait_for("upstream and server", || servers_of(&dir) >= 2);
+    wait_for("upstream and server", || {
+        servers_of(&dir).iter().filter(|process| has_worker(process.as_path())).count() >= 2
+    });
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("both to end", || servers_of(&dir) == 0);
+    wait_for("both to end", || servers_of(&dir).is_empty());
     let _ = std::fs::remove_dir_all(dir);
 }
