@@ -472,8 +472,11 @@ impl Keeper {
     /// Its list says that it is good again.
     pub(super) fn say_lifted(&mut self, certified: Arc<Certified>) {
         let identity = certified.identity();
-        if let Some(entry) = self.entries.get_mut(&identity) {
-            entry.drop_staple(State::None);
+        match self.entries.get_mut(&identity) {
+            // Another staple by hand has said so already, and is stapled.
+            Some(entry) if !matches!(entry.state, State::Revoked(_)) => return,
+            Some(entry) => drop(entry.drop_staple(State::None)),
+            None => {}
         }
         info!("{certified} is no longer revoked: its issuer has lifted the hold");
         let _ = self.news.send(News { identity, certified, staple: None, state: State::None });

@@ -69,9 +69,10 @@ impl Keeper {
                 Some((Class::Operator, "it has expired".to_owned(), None))
             }
             Looked::Same => None,
-            Looked::New { etag, found } => {
-                lifted = list.is_new(etag, found);
-                None
+            Looked::New { etag, mut found } => {
+                let refused = found.refused.take();
+                lifted = list.is_new(etag.filter(|_| refused.is_none()), found);
+                refused.map(|what| (Class::Operator, what, None))
             }
             Looked::Refused(what) => {
                 list.etag = None;

@@ -16,6 +16,7 @@ use super::asking::{Means, vouched};
 use super::crl::look_up;
 use super::fetch::{self, Unanswered};
 use super::issuer::TrustStore;
+use super::pointers::Pointers;
 use super::response::Revoked;
 
 /// What a look found.
@@ -105,6 +106,8 @@ pub struct Found {
     /// Those that it would name if they were revoked, and does not, with the time at which that was so. An expired list
     /// says nothing of what is not in it, and none of certificates that are over (RFC 5280 §3.3).
     pub good_as_of: HashMap<Identity, Moment>,
+    /// Why it says nothing of some of them, where it names none.
+    pub refused: Option<String>,
 }
 
 fn look_all_up(
@@ -118,33 +121,38 @@ fn look_all_up(
     let mut refused = has_orphans.then(|| "its issuer's certificate is not at hand".to_owned());
     let mut all = Found::default();
     for (issuer, members) in by_issuer {
-        let serials: HashMap<Vec<u8>, Identity> = members
-            .iter()
-            .filter_map(|member| Some((serial(member)?, member.identity())))
-            .collect();
-        let wanted = serials.keys().map(Vec::as_slice);
+        let serials: Vec<Vec<u8>> = members.iter().filter_map(|member| serial(member)).collect();
+        let wanted = serials.iter().map(Vec::as_slice);
         match look_up(der, point, &issuer, wanted, now) {
             Ok(listed) => {
                 all.next_update = listed.next_update;
-                if listed.next_update.is_none_or(|next| next > now) {
-                    let valid = members.iter().filter(|member| member.is_valid(now));
-                    let valid = valid.map(|member| (member.identity(), listed.this_update));
-                    all.good_as_of.extend(valid);
-                }
-                for (serial, why) in listed.revoked {
-                    if let Some(identity) = serials.get(&serial) {
-                        all.good_as_of.remove(identity);
-                        all.revoked.push((*identity, why));
+                let is_current = listed.next_update.is_none_or(|next| next > now);
+                // By members: the same leaf may lie in two files.
+                for member in members {
+                    let Some(serial) = serial(member) else { continue };
+                    match listed.revoked.get(&serial) {
+                        Some(why) => all.revoked.push((member.identity(), *why)),
+                        None if is_current && member.is_valid(now) && names(member, point) => {
+                            all.good_as_of.insert(member.identity(), listed.this_update);
+                        }
+                        None => {}
                     }
                 }
             }
             Err(why) => refused = Some(why),
         }
     }
-    match refused {
-        Some(why) if all.revoked.is_empty() => Err(why),
-        _ => Ok(all),
+    match refused.filter(|_| all.revoked.is_empty()) {
+        Some(why) if all.good_as_of.is_empty() => Err(why),
+        refused => Ok(Found { refused, ..all }),
     }
+}
+
+/// Whether a member leads to this distribution point, so that a list of it would name it.
+fn names(member: &Certified, point: &[&str]) -> bool {
+    let leaf = member.key.cert.first();
+    let points = leaf.map(|leaf| Pointers::of_der(leaf).crls).unwrap_or_default();
+    points.iter().flatten().any(|url| point.contains(&url.as_str()))
 }
 
 type ByIssuer<'a> = HashMap<CertificateDer<'static>, Vec<&'a Arc<Certified>>>;

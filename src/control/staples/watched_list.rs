@@ -81,7 +81,11 @@ impl WatchedList {
             let Some(member) = self.members.get(&identity) else { continue };
             match found.good_as_of.get(&identity) {
                 Some(as_of) if *as_of > why.as_of => lifted.push(member.clone()),
-                _ => drop(self.revoked.entry(identity).or_insert(why)),
+                _ => {
+                    // One that names it still may be older than the one that did.
+                    let known = self.revoked.entry(identity).or_insert(why);
+                    known.as_of = known.as_of.max(why.as_of);
+                }
             }
         }
         lifted
@@ -183,7 +187,11 @@ mod tests {
         let revoked = Revoked { at: NOW, as_of: NOW, key_compromise: true };
         list.add(one.clone(), NOW);
         list.add(other, NOW);
-        let names_it = || Found { revoked: vec![(one.identity(), revoked)], ..Found::default() };
+        let named_as_of = |as_of| {
+            let revoked = vec![(one.identity(), Revoked { as_of, ..revoked })];
+            Found { revoked, ..Found::default() }
+        };
+        let names_it = || named_as_of(NOW);
         assert!(list.is_new(tag(), names_it()).is_empty());
         for _ in 0..2 {
             assert!(matches!(list.named().as_slice(), [(named, why)]
@@ -200,6 +208,9 @@ mod tests {
             (good(NOW.plus(DAY)), 1, 0),
             (good(NOW.plus(DAY)), 0, 0),
             (names_it(), 0, 1),
+            (named_as_of(NOW.plus(2 * DAY)), 0, 1),
+            (names_it(), 0, 1),
+            (good(NOW.plus(DAY)), 0, 1),
         ] {
             assert_eq!(list.is_new(tag(), found).len(), lifted);
             assert_eq!(list.named().len(), named);
