@@ -1,10 +1,12 @@
 //! Bytes through a TCP route: whole, both ways, at once, and with both kinds of ending.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Nginx, Ringgate, Tls, command, curl, loopback, root_store, wait_for};
+use crate::harness::{
+    Nginx, Ringgate, Tls, command, curl, loopback, root_store, wait_for, wait_for_line,
+};
 
 const FROM: &str = "https://app.localhost";
 
@@ -265,11 +267,7 @@ fn key_updates_are_followed() {
     input.write_all(b"K\n").unwrap();
     input.flush().unwrap();
     // A command is one only if it comes alone, so the request waits until this one has been carried out.
-    let mut line = String::new();
-    while !line.contains("KEYUPDATE") {
-        line.clear();
-        assert_ne!(said.read_line(&mut line).unwrap(), 0, "openssl ended before it was asked");
-    }
+    wait_for_line(&mut said, "KEYUPDATE");
     input.write_all(b"GET / HTTP/1.0\n\n").unwrap();
     input.flush().unwrap();
     let mut output = String::new();

@@ -1,6 +1,6 @@
 //! `tls://` upstreams: encrypted again, and verified unless that was switched off.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::harness::{
     Authority, Key, Nginx, NginxOptions, Ringgate, Scratch, Tls, curl, loopback, root_store,
-    unused_address,
+    unused_address, wait_for_line,
 };
 
 const FROM: &str = "https://app.localhost";
@@ -102,19 +102,12 @@ fn one_that_wants_to_renegotiate_is_refused_at_once() {
         .spawn()
         .unwrap();
     let mut said = BufReader::new(server.stdout.take().unwrap());
-    let mut wait_for_line = |text: &str| {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            assert_ne!(said.read_line(&mut line).unwrap(), 0, "openssl ended before {text}");
-        }
-    };
-    wait_for_line("ACCEPT");
+    wait_for_line(&mut said, "ACCEPT");
     let ringgate = start(&scratch, &ca, at, "  tls_server_name: inner.example\n");
     let roots = root_store(std::fs::read(ringgate.root()).unwrap());
     let mut client = Tls::connect(roots, ringgate.address, "app.localhost");
     client.send(b"a question\n");
-    wait_for_line("a question");
+    wait_for_line(&mut said, "a question");
     server.stdin.as_mut().unwrap().write_all(b"r\n").unwrap();
     // openssl ends a connection on which its wish is refused, and only when it has been.
     let ended = client.read_to_end();

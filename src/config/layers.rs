@@ -249,7 +249,9 @@ fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>)
         }
     }
     for name in environment.keys() {
-        let Some(key) = name.strip_prefix(PREFIX).filter(|_| !is_told(name, environment)) else {
+        let Some(key) =
+            name.strip_prefix(PREFIX).filter(|_| !is_told(name, layers.surroundings.kubernetes))
+        else {
             continue;
         };
         let key = key.to_lowercase();
@@ -271,7 +273,7 @@ fn read_environment(layers: &mut Layers, environment: &BTreeMap<String, String>)
 
 /// Whether it tells us something instead of asking for something: what a hook is told, which may call us, and
 /// what Kubernetes tells every container of services whose names begin like ours.
-fn is_told(name: &str, environment: &BTreeMap<String, String>) -> bool {
+fn is_told(name: &str, by_kubernetes: bool) -> bool {
     let is_of_service = || {
         name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || {
             let (_, port) = name.split_once("_PORT").unwrap_or(("", "?"));
@@ -280,7 +282,7 @@ fn is_told(name: &str, environment: &BTreeMap<String, String>) -> bool {
     };
     name == "RINGGATE_EVENT"
         || name.starts_with("RINGGATE_EVENT_")
-        || (surroundings(environment).kubernetes && is_of_service())
+        || (by_kubernetes && is_of_service())
 }
 
 fn read_flags(layers: &mut Layers, flags: &[(&'static str, Vec<String>)]) {

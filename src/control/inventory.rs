@@ -221,7 +221,8 @@ pub struct News {
     pub good: Vec<String>,
 }
 
-/// What a look means, with what is `served` after it: the patterns for which another certified key may be the best, and what is to be said.
+/// What a look means, with what is `served` after it: the patterns for which another certified key may be the
+/// best, and what is to be said.
 pub fn news(
     before: &Inventory,
     after: &Inventory,

@@ -15,7 +15,6 @@ use crate::snapshot::{Cell, CertificateChoice, TicketKeys};
 
 use super::admin::Admin;
 use super::answers::answer;
-use super::autocert::prepared::PreparedAutocert;
 use super::certified::Certified;
 use super::inventory::news;
 use super::issuing::{Issuing, NamesChange};
@@ -433,7 +432,8 @@ impl Plane {
                 // Between two events nobody else has it.
                 let Some(prepared) = Arc::get_mut(&mut self.prepared) else { return };
                 // It stays what it was where the change cannot be prepared, and a warning has said why.
-                let change = change.filter(|_| !is_same(&renewed.autocert, &prepared.autocert));
+                let which = |prepared: &Prepared| prepared.autocert.as_ref().map(Arc::as_ptr);
+                let change = change.filter(|_| which(&renewed) != which(prepared));
                 if change.is_some() || are_due {
                     prepared.local = renewed.local;
                     prepared.local_ca = renewed.local_ca;
@@ -500,13 +500,6 @@ fn not_among(one: &[Arc<Certified>], other: &[Arc<Certified>]) -> Vec<Pattern> {
     let others: HashSet<_> = other.iter().map(Arc::as_ptr).collect();
     let only = one.iter().filter(|one| !others.contains(&Arc::as_ptr(one)));
     only.flat_map(|one| one.patterns.iter().cloned()).collect()
-}
-
-fn is_same(one: &Option<Arc<PreparedAutocert>>, other: &Option<Arc<PreparedAutocert>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (one, other) => one.is_none() && other.is_none(),
-    }
 }
 
 /// Runs work that reads disks or computes on the pool, whose threads have this thread's low priority.

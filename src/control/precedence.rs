@@ -260,8 +260,8 @@ impl<'a> Best<'a> {
 }
 
 /// The greater one is served: in force, not revoked and with the staple that it must have before not, by hand before
-/// an issuer's before the local CA's, a curve that every client knows before others, then the one that lasts longer. (Certificates found in the
-/// system's directories will stand between by hand and issued.)
+/// an issuer's before the local CA's, a curve that every client knows before others, then the one that lasts
+/// longer. (Certificates found in the system's directories will stand between by hand and issued.)
 ///
 /// So a valid leaf of the local CA would beat an expired one by hand. That seldom arises, since the local
 /// CA issues only for names that nothing by hand covers.

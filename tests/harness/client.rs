@@ -1,6 +1,6 @@
 //! Clients: curl, openssl, and a rustls client for what those cannot do.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -22,6 +22,16 @@ pub fn command(program: &str, arguments: &[&str], input: &str) -> Output {
         .unwrap_or_else(|error| panic!("{program}: {error} (scripts/test installs it)"));
     let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
     child.wait_with_output().expect("its output")
+}
+
+/// Reads what a program says until a line holds `text`.
+#[track_caller]
+pub fn wait_for_line(said: &mut impl BufRead, text: &str) {
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "the program ended before {text:?}");
+    }
 }
 
 /// `curl` for `https://NAME:PORT/PATH` at `address`, trusting `root`.

@@ -11,7 +11,6 @@ use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, DEAF_UPSTREAM};
 use super::super::records::{Incoming, RecordError};
 use super::super::scratch::{Filling, Scratch};
 use super::super::transfer::send_all;
-use super::super::upstream_tls::UpstreamRecords;
 use super::{Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some};
 
 impl Relay<'_> {
@@ -51,15 +50,9 @@ impl Relay<'_> {
             };
             if !rest.is_empty() {
                 // Boxed, here and below: nor has it room for what is rarely waited for.
-                self.sending_upstream.set(true);
-                if Box::pin(send_all(&self.upstream, rest)).await.is_err() {
-                    self.upstream_is_deaf();
-                }
-                self.sending_upstream.set(false);
-                if let Some(records) = &self.upstream_records
-                    && records.borrow().holds_something()
-                {
-                    Box::pin(self.send_what_was_held(records)).await?;
+                Box::pin(self.send_upstream_all(rest)).await;
+                if let Some(held) = self.held_for_upstream()? {
+                    Box::pin(self.send_upstream_all(held)).await;
                 }
                 self.touch();
             }
@@ -145,23 +138,25 @@ impl Relay<'_> {
         }
     }
 
-    /// An answer of the record layer that came up while a record was being sent.
-    async fn send_what_was_held(
-        &self,
-        records: &RefCell<Box<UpstreamRecords>>,
-    ) -> Result<(), Ended> {
-        let held = {
-            let mut scratch = self.worker.scratch();
-            scratch.output.clear();
-            records.borrow_mut().release(&mut scratch.output).map_err(bad_upstream_record)?;
-            scratch.output.filled().to_vec()
-        };
+    /// Sends all of these bytes, and nothing in between.
+    async fn send_upstream_all(&self, bytes: Vec<u8>) {
         self.sending_upstream.set(true);
-        if Box::pin(send_all(&self.upstream, held)).await.is_err() {
+        if send_all(&self.upstream, bytes).await.is_err() {
             self.upstream_is_deaf();
         }
         self.sending_upstream.set(false);
-        Ok(())
+    }
+
+    /// An answer of the record layer that came up while a record was being sent.
+    fn held_for_upstream(&self) -> Result<Option<Vec<u8>>, Ended> {
+        let records = self.upstream_records.as_ref().map(RefCell::borrow_mut);
+        let Some(mut records) = records.filter(|records| records.holds_something()) else {
+            return Ok(None);
+        };
+        let mut scratch = self.worker.scratch();
+        scratch.output.clear();
+        records.release(&mut scratch.output).map_err(bad_upstream_record)?;
+        Ok(Some(scratch.output.filled().to_vec()))
     }
 
     fn is_done_listening(&self) -> bool {
@@ -184,10 +179,10 @@ impl Relay<'_> {
                 sealed.map_err(bad_upstream_record)?;
                 scratch.output.filled().to_vec()
             };
+            Box::pin(self.send_upstream_all(close)).await;
             // Nothing may be sent behind it.
             self.sending_upstream.set(true);
-            if Box::pin(send_all(&self.upstream, close)).await.is_err() {
-                self.upstream_is_deaf();
+            if self.upstream_deaf_since.get().is_some() {
                 return Ok(());
             }
         }
