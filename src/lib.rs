@@ -4,6 +4,7 @@
 //!
 //! - [`edge`] — the data plane. One pinned thread per core accepts, shakes hands, dials the upstream
 //!   and relays, on an io_uring of its own ([`ring`]).
+//! - [`crypto`] — the public-key operations of handshakes, eight at a time where the processor can.
 //! - [`snapshot`] — the one thing both planes share: an immutable picture of certificates, routes,
 //!   upstreams and ticket keys behind one atomic pointer.
 //! - [`control`] — the control plane. One low-priority thread loads, renews, resolves, reloads and
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod crypto;
 pub mod edge;
 pub mod name;
 pub mod observe;

@@ -84,13 +84,14 @@ fn every_file_opens_with_its_sentence() {
 }
 
 #[test]
-fn unsafe_code_lives_in_one_room() {
+fn unsafe_code_lives_in_two_rooms() {
     let mut files = Vec::new();
     rust_files(&repository().join("src"), &mut files);
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let lifts = text.contains("unsafe_code");
-        assert_eq!(lifts, file.ends_with("ring/mod.rs"), "{}", file.display());
+        let may = file.ends_with("ring/mod.rs") || file.ends_with("crypto/mod.rs");
+        assert_eq!(lifts, may, "{}", file.display());
     }
 }
 

@@ -11,6 +11,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
+use crate::crypto::P256Key;
+
 use super::KeyKind;
 
 /// Implements rustls's `SigningKey` over the DER of a private key that was checked when it was loaded.
@@ -35,7 +37,11 @@ impl LazyPrivateKey {
     /// What aws-lc-rs says of a private key that it cannot use.
     pub fn parse(&self) -> Result<&Arc<dyn SigningKey>, rustls::Error> {
         self.parsed.get_or_try_init(|| {
-            rustls::crypto::aws_lc_rs::sign::any_supported_type(&self.der).map(Box::new)
+            let parsed = rustls::crypto::aws_lc_rs::sign::any_supported_type(&self.der)?;
+            let ours = (self.kind == KeyKind::EcdsaP256)
+                .then(|| P256Key::new(&self.der, parsed.clone()))
+                .flatten();
+            Ok(Box::new(ours.map_or(parsed, |ours| Arc::new(ours))))
         })
     }
 }
