@@ -43,5 +43,6 @@ mod sockets;
 mod sources;
 mod staples;
 mod system;
+mod together;
 mod upstream_tls;
 mod upstreams;

@@ -8,7 +8,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringgate::edge::bench::{Configs, read_hello, with_certified_key};
+use ringgate::edge::bench::{
+    Ahead, Configs, Engine, Reading, Wanted, read_hello, with_certified_key,
+};
+use ringgate::observe::counters::Counters;
 use ringgate::snapshot::{
     Cell, Certificates, EdgeSettings, KeyKind, LazyPrivateKey, NameMap, Routes, Snapshot,
     TicketKeys, TlsSettings,
@@ -23,6 +26,7 @@ use rustls::{ClientConfig, ProtocolVersion, RootCertStore, ServerConfig};
 
 /// A server's configuration, and what its clients trust.
 pub struct Pair {
+    kind: KeyKind,
     config: Arc<ServerConfig>,
     certified_key: Arc<CertifiedKey>,
     roots: RootCertStore,
@@ -74,6 +78,7 @@ impl Pair {
             alpn: Vec::new(),
         });
         Self {
+            kind,
             config: Configs::new(Arc::new(cell)).get(&tls, false).expect("a config"),
             certified_key: Arc::new(CertifiedKey::new(
                 vec![leaf.der().clone()],
@@ -98,7 +103,36 @@ impl Pair {
 
     /// One handshake.
     pub fn handshake(&self, client: &Arc<ClientConfig>) -> Handshaken {
-        let (mut client, mut pending) = hello(client);
+        self.finish(hello(client), Ahead::default())
+    }
+
+    /// Handshakes whose public-key operations are computed together; the time that the server spent on all.
+    pub fn together(&self, engine: &mut Engine, clients: &[Arc<ClientConfig>]) -> Duration {
+        let greeted: Vec<_> = clients.iter().map(hello).collect();
+        let begun = Instant::now();
+        let groups = &self.config.crypto_provider().kx_groups;
+        let wanted: Vec<_> = greeted
+            .iter()
+            .map(|(_, hello)| match read_hello(hello) {
+                Reading::Hello(hello) => Wanted {
+                    peer: hello.x25519_share(groups).expect("a share"),
+                    signs: self.kind == KeyKind::EcdsaP256 && !hello.offers_to_resume,
+                },
+                _ => panic!("a whole hello"),
+            })
+            .collect();
+        let ahead = engine.compute(&wanted, &Counters::default());
+        let spent = begun.elapsed();
+        let each = greeted.into_iter().zip(ahead);
+        spent + each.map(|(greeted, ahead)| self.finish(greeted, ahead).spent).sum::<Duration>()
+    }
+
+    fn finish(
+        &self,
+        (mut client, mut pending): (ClientConnection, Vec<u8>),
+        ahead: Ahead,
+    ) -> Handshaken {
+        let mut ahead = Some(ahead);
         let mut spent = Duration::ZERO;
         let begun = Instant::now();
         black_box(read_hello(&pending));
@@ -106,10 +140,10 @@ impl Pair {
         spent += begun.elapsed();
         loop {
             let begun = Instant::now();
-            let (to_client, done) = with_certified_key(self.certified_key.clone(), || {
-                advance(&mut server, &mut pending)
-            })
-            .0;
+            let (to_client, done) = ahead.take().unwrap_or_default().lend(|| {
+                let certified_key = self.certified_key.clone();
+                with_certified_key(certified_key, || advance(&mut server, &mut pending)).0
+            });
             spent += begun.elapsed();
             let mut rest = to_client.as_slice();
             while !rest.is_empty() {

@@ -9,8 +9,9 @@ use crate::name::ServerName;
 use crate::observe::counters::Report;
 use crate::observe::names::{Reason, Side};
 use crate::ring::{self, Socket};
-use crate::snapshot::{ProxyVersion, Route};
+use crate::snapshot::{KeyKind, ProxyVersion, Route};
 
+use super::ahead::{Ahead, Wanted};
 use super::client::identify;
 use super::deadline::Timed;
 use super::dial::{Visitor, dial};
@@ -146,10 +147,25 @@ async fn shake_hands(
         .configs()
         .get(&choice.route.tls, hello.prefers_chacha20)
         .map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
-    let records =
-        handshake(line, worker, config, choice.certified_key, input).await.inspect_err(|_| {
+    let share = hello.x25519_share(&config.crypto_provider().kx_groups);
+    let under_way = share.map(|_| worker.begin_handshake());
+    let ahead = match share {
+        Some(peer) => {
+            let signs = choice.key_kind == KeyKind::EcdsaP256 && !hello.offers_to_resume;
+            worker.compute(Wanted { peer, signs }).await
+        }
+        None => Ahead::default(),
+    };
+    if let Some(reason) = line.interrupted() {
+        *server_name = Some(hello.server_name_for_log());
+        return Err(Ended::new(Side::Ours, reason));
+    }
+    let records = handshake(line, worker, config, choice.certified_key, ahead, input)
+        .await
+        .inspect_err(|_| {
             *server_name = Some(hello.server_name_for_log());
         })?;
+    drop(under_way);
     worker.count_handshake(records.tls());
     let server_name = match (&choice.destination, &hello.server_name) {
         (Destination::Upstream(..), _) if choice.route.send_proxy.is_none() => None,
@@ -173,7 +189,7 @@ async fn be_validated(
         .configs()
         .validation()
         .map_err(|error| Ended::because(Side::Ours, Reason::Failed, error))?;
-    let records = handshake(line, worker, config, certified_key, input).await?;
+    let records = handshake(line, worker, config, certified_key, Ahead::default(), input).await?;
     worker.count_handshake(records.tls());
     linger(line).await;
     Ok(())

@@ -9,6 +9,7 @@ use rustls::{ProtocolVersion, ServerConfig};
 
 use crate::observe::names::{Reason, Side};
 
+use super::ahead::Ahead;
 use super::ended::Ended;
 use super::limits::LONGEST_PENDING_BYTES;
 use super::line::Line;
@@ -17,25 +18,27 @@ use super::tls::with_certified_key;
 use super::transfer::{receive_into, send_all};
 use super::worker::Worker;
 
-/// Shakes hands with a client whose first bytes are `input`. Nothing is kept of the handshake but the
-/// record layer.
+/// Shakes hands with a client whose first bytes are `input`. `ahead` is what is computed of it already. Nothing
+/// is kept of the handshake but the record layer.
 pub async fn handshake(
     line: &Line,
     worker: &Worker,
     config: Arc<ServerConfig>,
     certified_key: Arc<CertifiedKey>,
+    ahead: Ahead,
     mut input: Vec<u8>,
 ) -> Result<Records, Ended> {
     let failed =
         |error: rustls::Error| Ended::because(Side::Client, Reason::HandshakeFailed, error);
     let mut tls = Box::new(UnbufferedServerConnection::new(config).map_err(failed)?);
     let mut output = Vec::new();
-    let mut certified_key = Some(certified_key);
+    let (mut certified_key, mut ahead) = (Some(certified_key), Some(ahead));
     loop {
         let mut turn = || advance(&mut *tls, &mut input, &mut output);
         let step = match certified_key.take() {
             Some(chosen) => {
-                let (step, back) = with_certified_key(chosen, turn);
+                let ahead = ahead.take().unwrap_or_default();
+                let (step, back) = ahead.lend(|| with_certified_key(chosen, turn));
                 certified_key = back;
                 step
             }

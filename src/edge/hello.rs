@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use rustls::SignatureScheme;
+use rustls::crypto::SupportedKxGroup;
 use rustls::sign::CertifiedKey;
+use rustls::{NamedGroup, SignatureScheme};
 
 use crate::name::{ServerName, WireName};
 use crate::observe::names::Reason;
@@ -45,7 +46,14 @@ pub struct ClientHello {
     pub prefers_chacha20: bool,
     /// `acme-tls/1` is the only protocol on offer: an issuer's validation, and no client.
     pub is_validation: bool,
+    pub x25519_shares: X25519Shares,
+    /// It offers to resume (RFC 8446 §4.2.11), and then nothing is signed as a rule.
+    pub offers_to_resume: bool,
 }
+
+/// The key shares (RFC 8446 §4.2.8) with a public key of X25519 in them, in the client's order: it may send one for
+/// X25519 itself and one for X25519MLKEM768.
+pub type X25519Shares = [Option<(NamedGroup, [u8; 32])>; 2];
 
 /// The server_name extension (RFC 6066 §3).
 #[derive(Debug)]
@@ -69,7 +77,9 @@ const LONGEST_RECORD: usize = 1 << 14;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_SIGNATURE_ALGORITHMS: u16 = 13;
 const EXTENSION_ALPN: u16 = 16;
+const EXTENSION_PRE_SHARED_KEY: u16 = 41;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
+const EXTENSION_KEY_SHARE: u16 = 51;
 const TLS_1_3: u16 = 0x0304;
 
 /// Reads the bytes received so far. Cheap to call again with more: until the hello is whole, only record
@@ -236,6 +246,8 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
     let mut server_name = Sni::Absent;
     let mut verifies = KeyKinds::default();
     let mut is_validation = false;
+    let mut x25519_shares = X25519Shares::default();
+    let mut offers_to_resume = false;
     if !hello.is_empty() {
         let mut extensions = hello.vector()?;
         while !extensions.is_empty() {
@@ -251,6 +263,8 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
                         suites.any_key_kind |= version == TLS_1_3;
                     }
                 }
+                EXTENSION_PRE_SHARED_KEY => offers_to_resume = true,
+                EXTENSION_KEY_SHARE => x25519_shares = read_x25519_shares(content)?,
                 _ => {}
             }
         }
@@ -260,6 +274,8 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
         key_kinds: suites.limit(verifies),
         prefers_chacha20: suites.chacha20_first,
         is_validation,
+        x25519_shares,
+        offers_to_resume,
     })
 }
 
@@ -359,7 +375,34 @@ fn read_signature_schemes(mut content: Reader<'_>) -> Option<KeyKinds> {
     Some(kinds)
 }
 
+fn read_x25519_shares(mut content: Reader<'_>) -> Option<X25519Shares> {
+    let mut entries = content.vector()?;
+    let mut shares = X25519Shares::default();
+    let mut places = shares.iter_mut();
+    while !entries.is_empty() {
+        let group = NamedGroup::from(entries.u16()?);
+        let share = entries.vector()?.0;
+        // Behind a key of ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem §4.1). Whether the rest is well-formed is for rustls to say.
+        if matches!(group, NamedGroup::X25519 | NamedGroup::X25519MLKEM768)
+            && let Some(public) = share.last_chunk()
+            && let Some(place) = places.next()
+        {
+            *place = Some((group, *public));
+        }
+    }
+    Some(shares)
+}
+
 impl ClientHello {
+    /// The client's public key of X25519 that a server with these groups will need, if it needs one: rustls takes the
+    /// first group of the client's that it has, and a client's shares are in the same order as its groups. (Where that
+    /// group has no share, rustls asks for one, and what was computed with another is not used.)
+    pub fn x25519_share(&self, groups: &[&dyn SupportedKxGroup]) -> Option<[u8; 32]> {
+        let has = |name: NamedGroup| groups.iter().any(|group| group.name() == name);
+        let share = self.x25519_shares.iter().flatten().find(|(group, _)| has(*group));
+        share.map(|(_, public)| *public)
+    }
+
     /// The certified key that answers an issuer's validation (RFC 8737 §3); none but that may be shown.
     pub fn choose_validation(&self, snapshot: &Snapshot) -> Result<Arc<CertifiedKey>, Reason> {
         let Sni::Name(name) = &self.server_name else { return Err(Reason::NoChallenge) };
@@ -371,6 +414,7 @@ impl ClientHello {
 pub struct Choice {
     pub route: Arc<Route>,
     pub certified_key: Arc<CertifiedKey>,
+    pub key_kind: KeyKind,
     pub destination: Destination,
 }
 
@@ -400,7 +444,7 @@ impl ClientHello {
             find(snapshot, port, name.as_str())
         };
         let (route, certified_keys) = own.or_else(default).ok_or(Reason::UnknownServerName)?;
-        let certified_key = certified_keys
+        let (key_kind, certified_key) = certified_keys
             .and_then(|keys| keys.choose(self.key_kinds))
             .ok_or(Reason::NoCertificate)?;
         let destination = match route.target {
@@ -410,7 +454,8 @@ impl ClientHello {
                 Destination::Upstream(id, upstream.clone())
             }
         };
-        Ok(Choice { route: route.clone(), certified_key: certified_key.clone(), destination })
+        let (route, certified_key) = (route.clone(), certified_key.clone());
+        Ok(Choice { route, certified_key, key_kind, destination })
     }
 }
 

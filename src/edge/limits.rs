@@ -54,6 +54,16 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// How much it may send meanwhile.
 pub const LINGER_BYTES: usize = 256 * 1024;
 
+/// Where many handshakes come, a worker that has nothing to do is not woken by each of their steps, but by as many as a
+/// tenth of the hellos of the last 10 ms, or after 200 µs (`ring::be_patient`): it sleeps a third as often
+/// (perf/results/together.md). That is what 200 µs bring, a handshake having some six steps.
+pub const PATIENCE_SHARE: u32 = 10;
+pub const PATIENCE_MOST: u32 = 16;
+
+/// The most handshakes whose public-key operations are computed in one go, which nothing else of the worker interrupts:
+/// about a millisecond.
+pub const MOST_TOGETHER: usize = 64;
+
 /// How long accepting pauses when descriptors run out, unless a connection ends before that.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

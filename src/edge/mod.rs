@@ -6,12 +6,14 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod ahead;
 mod balance;
 mod client;
 mod connection;
 mod deadline;
 mod dial;
 mod ended;
+mod exchange;
 mod handshake;
 mod hello;
 mod http;
@@ -23,6 +25,7 @@ mod page;
 mod proxy_protocol;
 mod records;
 mod relay;
+mod rush;
 mod scratch;
 mod ticketer;
 mod tls;
@@ -34,7 +37,8 @@ pub mod worker;
 #[doc(hidden)]
 pub mod bench {
     //! What the criterion benches measure and nobody else may name.
-    pub use super::hello::read as read_hello;
+    pub use super::ahead::{Ahead, Engine, Wanted};
+    pub use super::hello::{Reading, read as read_hello};
     pub use super::proxy_protocol::{
         Addresses, Reading as ProxyReading, TlsFacts, UNIQUE_ID_BYTES, read as read_proxy_header,
         write_v1, write_v2,

@@ -1,40 +1,62 @@
 //! The rustls `ServerConfig`s of one worker, one per distinct settings, and why they are as they are.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use rustls::crypto::aws_lc_rs::{cipher_suite as suites, kx_group as groups};
+use rustls::crypto::CipherSuiteCommon;
+use rustls::crypto::aws_lc_rs::{cipher_suite as suites, kx_group as aws_lc};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, ProtocolVersion, ServerConfig, SupportedCipherSuite};
+use rustls::{CipherSuite, ProtocolVersion, ServerConfig, SupportedCipherSuite, Tls13CipherSuite};
 
+use crate::crypto::hkdf;
 use crate::snapshot::{Cell, TlsSettings};
 
+use super::exchange;
 use super::limits::CONFIGS;
 use super::ticketer::Ticketer;
 
 /// Cipher suites in our order. AES-128-GCM-SHA256 first: most clients offer AES-256-GCM-SHA384 first, and
 /// SHA-384 alone is a quarter of the server's CPU per handshake where the processor has no SHA-512
 /// instructions (DESIGN measurements).
-const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
-    suites::TLS13_AES_128_GCM_SHA256,
-    suites::TLS13_AES_256_GCM_SHA384,
-    suites::TLS13_CHACHA20_POLY1305_SHA256,
-    suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-    suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-    suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-];
+fn cipher_suites() -> [SupportedCipherSuite; 9] {
+    [
+        SupportedCipherSuite::Tls13(&TLS13_AES_128_GCM_SHA256),
+        suites::TLS13_AES_256_GCM_SHA384,
+        SupportedCipherSuite::Tls13(&TLS13_CHACHA20_POLY1305_SHA256),
+        suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ]
+}
+
+static TLS13_AES_128_GCM_SHA256: LazyLock<Tls13CipherSuite> =
+    LazyLock::new(|| with_our_hkdf(suites::TLS13_AES_128_GCM_SHA256));
+static TLS13_CHACHA20_POLY1305_SHA256: LazyLock<Tls13CipherSuite> =
+    LazyLock::new(|| with_our_hkdf(suites::TLS13_CHACHA20_POLY1305_SHA256));
+
+#[expect(clippy::expect_used, reason = "called with suites of TLS 1.3")]
+fn with_our_hkdf(suite: SupportedCipherSuite) -> Tls13CipherSuite {
+    let Tls13CipherSuite { common, hkdf_provider, aead_alg, .. } =
+        suite.tls13().expect("a suite of TLS 1.3");
+    Tls13CipherSuite {
+        common: CipherSuiteCommon { ..*common },
+        hkdf_provider: if hkdf::is_fast() { hkdf::HKDF_SHA256 } else { *hkdf_provider },
+        aead_alg: *aead_alg,
+        quic: None,
+    }
+}
 
 /// The protocol of an issuer's validation (RFC 8737 §6.2).
 pub const ACME_TLS_1: &[u8] = b"acme-tls/1";
 
 /// Key exchange groups in our order: post-quantum where the client has it, else the cheapest.
 const GROUPS: [&dyn SupportedKxGroup; 4] =
-    [groups::X25519MLKEM768, groups::X25519, groups::SECP256R1, groups::SECP384R1];
+    [exchange::X25519MLKEM768, exchange::X25519, aws_lc::SECP256R1, aws_lc::SECP384R1];
 
 /// A worker's `ServerConfig`s. They belong to the worker so that no two cores count references to the
 /// same one.
@@ -115,7 +137,7 @@ fn build(
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites = match &settings.cipher_suites {
         Some(names) => names.iter().filter_map(|name| suite(*name)).collect(),
-        None => CIPHER_SUITES.to_vec(),
+        None => cipher_suites().to_vec(),
     };
     // Who wrote an order down gets that order.
     if chacha20_first && settings.cipher_suites.is_none() {
@@ -153,7 +175,7 @@ fn build(
 }
 
 fn suite(name: CipherSuite) -> Option<SupportedCipherSuite> {
-    CIPHER_SUITES.into_iter().find(|suite| suite.suite() == name)
+    cipher_suites().into_iter().find(|suite| suite.suite() == name)
 }
 
 fn offers(provider: &CryptoProvider, version: ProtocolVersion) -> bool {
@@ -184,8 +206,20 @@ pub fn with_certified_key<T>(
     work: impl FnOnce() -> T,
 ) -> (T, Option<Arc<CertifiedKey>>) {
     CHOSEN.set(Some(certified_key));
+    let lent = Lent;
     let result = work();
-    (result, CHOSEN.take())
+    let back = CHOSEN.take();
+    drop(lent);
+    (result, back)
+}
+
+/// Nothing is left for another connection, also where `work` panics.
+struct Lent;
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        CHOSEN.take();
+    }
 }
 
 #[derive(Debug)]

@@ -17,12 +17,14 @@ use crate::observe::names::{Reason, Side};
 use crate::ring::{self, Buffers, Runtime, Socket};
 use crate::snapshot::{self, Snapshot};
 
+use super::ahead::{Ahead, Computations, Wanted};
 use super::balance::Balance;
 use super::connection::serve;
 use super::http::plain::serve_plain;
 use super::limits::{ACCEPT_PAUSE, ACCEPTS_IN_FLIGHT, LULL};
 use super::line::Line;
 use super::listener::{Kind, Listener};
+use super::rush::{Patience, Rush, UnderWay};
 use super::scratch::Scratch;
 use super::tls::Configs;
 use super::unique_id::UniqueIds;
@@ -92,9 +94,8 @@ pub struct Worker {
     lines: RefCell<Slab<Rc<Line>>>,
     /// Told when a connection ends: accepting may go on, or the drain may be over.
     departure: Notify,
-    /// Told when the first ClientHello of a turn is complete.
-    first_hello: Notify,
-    hellos_in_turn: Cell<u64>,
+    computations: Computations,
+    rush: Rush,
     /// Told when a connection comes and none has for a while.
     stirred: Notify,
     stirring: Cell<bool>,
@@ -142,15 +143,14 @@ impl Worker {
             capacity,
             lines: RefCell::default(),
             departure: Notify::new(),
-            first_hello: Notify::new(),
-            hellos_in_turn: Cell::new(0),
+            computations: Computations::new(),
+            rush: Rush::default(),
             stirred: Notify::new(),
             stirring: Cell::new(false),
             draining: Cell::new(false),
             interrupted: Cell::new(false),
             accepting_paused: Cell::new(false),
         });
-        ring::spawn(worker.clone().count_turns());
         ring::spawn(worker.clone().tidy());
         let mut accepting = Vec::new();
         for Listener { socket, port, kind } in listeners {
@@ -306,20 +306,6 @@ impl Worker {
         }
     }
 
-    /// Counts how many ClientHellos were complete in one turn of the ring, which is how many key
-    /// exchanges could be computed together.
-    async fn count_turns(self: Rc<Self>) {
-        loop {
-            self.first_hello.notified().await;
-            // Woken by the first hello of a turn, this task runs behind those that were ready already.
-            let hellos = self.hellos_in_turn.replace(0);
-            self.counters.turns_with_hellos.add(1);
-            if hellos > self.counters.most_hellos_in_a_turn.get() {
-                self.counters.most_hellos_in_a_turn.set(hellos);
-            }
-        }
-    }
-
     /// Gives back what a burst of connections needed, once none has come for a moment: handshakes take more
     /// than connections that stand.
     async fn tidy(self: Rc<Self>) {
@@ -363,6 +349,21 @@ impl Worker {
 
     pub fn client_configs(&self) -> &ClientConfigs {
         &self.client_configs
+    }
+
+    /// A handshake begins of which something can be computed together with others'; it is under way until the answer
+    /// is dropped.
+    pub fn begin_handshake(&self) -> UnderWay<'_> {
+        let now = clock::of_turn();
+        let under_way = self.rush.begin(now);
+        let Patience { completions, until } = self.rush.patience(now);
+        ring::be_patient(completions, until);
+        under_way
+    }
+
+    /// What could be computed of it; takes two turns.
+    pub async fn compute(&self, wanted: Wanted) -> Ahead {
+        self.computations.join(wanted, &self.counters).await
     }
 
     pub fn balance(&self) -> &Balance {
@@ -413,10 +414,6 @@ impl Worker {
 
     pub fn count_hello(&self) {
         self.counters.hellos.add(1);
-        self.hellos_in_turn.set(self.hellos_in_turn.get() + 1);
-        if self.hellos_in_turn.get() == 1 {
-            self.first_hello.notify_one();
-        }
     }
 
     pub fn count_handshake(&self, tls: &UnbufferedServerConnection) {

@@ -40,11 +40,11 @@ pub struct Counters {
     pub open: Counter,
     pub full_handshakes: Counter,
     pub resumed_handshakes: Counter,
-    /// ClientHellos that were complete, and the turns of the worker in which at least one was: their
-    /// quotient is how many could have been computed together.
+    /// ClientHellos that were complete.
     pub hellos: Counter,
-    pub turns_with_hellos: Counter,
-    pub most_hellos_in_a_turn: Counter,
+    /// Handshakes whose key exchange was computed together with others', and in how many computations.
+    pub computed_together: Counter,
+    pub computations: Counter,
     /// Times that accepting paused for want of descriptors or room.
     pub accept_pauses: Counter,
     /// Receives that found no buffer free and waited for readability instead.

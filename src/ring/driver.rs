@@ -6,13 +6,19 @@ use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
+use crate::clock;
+
 /// Submissions that wait for one turn; more are submitted early, which costs a system call. The kernel
 /// makes the completion queue twice as large and keeps what overflows.
 const ENTRIES: u32 = 1024;
+
+/// How long a patient wait lasts at most once something has completed.
+const PATIENCE_MICROS: u32 = 200;
 
 /// What completes without belonging to an operation: the bell of `tasks.rs`, the nearest deadline of
 /// `timers.rs`, and what nobody asks for. Operations are numbered from 0 and never reach these.
@@ -59,7 +65,11 @@ struct Driver {
     timeout: Box<types::Timespec>,
     /// What was reaped besides, and not yet told.
     turned: Turned,
-    enter_flags: u32,
+    enter_flags: EnterFlags,
+    /// The kernel can be told to wait for several completions but not for long.
+    can_be_patient: bool,
+    /// For how many completions a wait that begins before the second moment waits.
+    patience: Option<(u32, Instant)>,
 }
 
 /// Makes the ring of this thread, which has none yet and alone may use it.
@@ -81,11 +91,14 @@ pub(super) fn open() -> io::Result<()> {
         enter_flags |= EnterFlags::NO_IOWAIT;
     }
     let driver = Driver {
-        ring,
         operations: Slab::new(),
         timeout: Box::default(),
         turned: Turned::default(),
-        enter_flags: enter_flags.bits(),
+        enter_flags,
+        // Kernel 6.12.
+        can_be_patient: ring.params().is_feature_min_timeout(),
+        patience: None,
+        ring,
     };
     DRIVER.set(Some(driver));
     Ok(())
@@ -189,6 +202,16 @@ pub(super) fn turn(wait: bool) -> Turned {
     })
 }
 
+/// Lets waits that begin before `until` last until so many operations have completed, or for 200 µs; a worker
+/// that has much to do then is woken less often. Whatever has completed is told after that time, and if nothing has,
+/// then the first that does.
+pub fn be_patient(completions: u32, until: Instant) {
+    with_driver(|driver| {
+        driver.patience =
+            Some((completions, until)).filter(|_| driver.can_be_patient && completions > 1)
+    });
+}
+
 /// Asks to be told once when `fd` is readable.
 pub(super) fn watch_bell(fd: RawFd) {
     with_driver(|driver| {
@@ -229,18 +252,32 @@ impl Driver {
                 // worked on by a call that submits nothing, and gives memory back.
                 let _ = self.call(0, false);
             }
-            // A signal.
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            // A signal, or the end of a patient wait.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME)) => {}
             // Nothing would ever complete again.
             Err(error) => panic!("the kernel does not let this thread use its ring: {error}"),
             Ok(_) => {}
         }
     }
 
-    fn call(&self, to_submit: u32, wait: bool) -> io::Result<usize> {
-        let (submitter, flags) = (self.ring.submitter(), self.enter_flags);
+    fn call(&mut self, to_submit: u32, wait: bool) -> io::Result<usize> {
+        if wait && let Some((completions, until)) = self.patience {
+            if clock::of_turn() < until {
+                return self.wait_patiently(completions);
+            }
+            self.patience = None;
+        }
+        let (submitter, flags) = (self.ring.submitter(), self.enter_flags.bits());
         // SAFETY: without extended arguments the kernel reads nothing but the queue.
         unsafe { submitter.enter::<libc::sigset_t>(to_submit, u32::from(wait), flags, None) }
+    }
+
+    fn wait_patiently(&self, completions: u32) -> io::Result<usize> {
+        // Without an end of its own the wait would end with the patience.
+        const END: types::Timespec = types::Timespec::new().sec(3600);
+        let arguments = types::SubmitArgs::new().timespec(&END).min_wait_usec(PATIENCE_MICROS);
+        let flags = self.enter_flags & EnterFlags::NO_IOWAIT;
+        self.ring.submitter().submit_with_args_and_flags(completions as usize, &arguments, flags)
     }
 
     fn reap(&mut self) {

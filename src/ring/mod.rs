@@ -1,4 +1,4 @@
-//! A thread's ring and the tasks that wait on it; the only room with unsafe code.
+//! A thread's ring and the tasks that wait on it; one of two rooms with unsafe code.
 #![expect(
     unsafe_code,
     reason = "the kernel reads and writes memory by address; every block names who owns that memory and which event ends the kernel's claim to it"
@@ -18,6 +18,7 @@ mod unavailable;
 
 pub use buffers::{BUFFER_BYTES, Buffer, Buffers, PAGE_BYTES, WITHIN_PAGE_BYTES};
 pub use cancel::{Cancel, cancel};
+pub use driver::be_patient;
 pub use memory::give_back_memory;
 pub use oneshot::{
     Accept, Connect, Readable, Receive, Send, accept, connect, readable, receive, receive_later,

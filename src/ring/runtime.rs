@@ -78,11 +78,11 @@ mod tests {
     use super::*;
 
     use std::cell::Cell;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use super::super::{Socket, cancel, receive, sleep_until, spawn};
+    use super::super::{Socket, be_patient, cancel, receive, sleep_until, spawn};
 
     fn runtime() -> Runtime {
         Runtime::new().expect("io_uring works on this machine")
@@ -154,6 +154,46 @@ mod tests {
             assert_eq!(passed.get(), 2);
             assert!(clock::steady() >= begun + Duration::from_millis(40));
         });
+    }
+
+    #[test]
+    fn a_patient_wait_ends_with_fewer_completions_than_it_waits_for() {
+        let (asks, asked) = std::sync::mpsc::channel();
+        let (socket, theirs) = pair();
+        let peer = std::thread::spawn(move || {
+            // The first byte comes while the wait may last, the second long after that: nothing is ever sent here.
+            theirs.set_read_timeout(Some(Duration::from_millis(5))).expect("a span");
+            for late in [false, true] {
+                asked.recv().expect("the test goes on");
+                assert!(!late || (&theirs).read(&mut [0]).is_err());
+                (&theirs).write_all(b"!").expect("the pair is open");
+            }
+            theirs
+        });
+        let runtime = runtime();
+        runtime.block_on(async {
+            let buffers = runtime.buffers();
+            be_patient(16, clock::steady() + Duration::from_secs(3600));
+            for _ in 0..2 {
+                asks.send(()).expect("the peer waits");
+                let received = receive(&socket, &buffers).await.expect("bytes arrive");
+                assert_eq!(received.as_deref(), Some(&b"!"[..]));
+            }
+            sleep_until(clock::steady() + Duration::from_millis(1)).await;
+        });
+        peer.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_patient_wait_does_not_end_while_there_is_nothing() {
+        let _runtime = runtime();
+        // The bell's watch and whatever else a start submits.
+        driver::turn(false);
+        be_patient(16, clock::steady() + Duration::from_secs(3600));
+        driver::watch_deadline(Duration::from_millis(20), false);
+        let turns =
+            std::iter::repeat_with(|| driver::turn(true)).take_while(|turned| !turned.deadline);
+        assert!(turns.take(20).count() < 20, "it woke each time that its patience was over");
     }
 
     #[test]

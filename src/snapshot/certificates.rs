@@ -45,16 +45,13 @@ pub struct CertificateChoice {
 }
 
 impl CertificateChoice {
-    /// The certified key for a client that can verify `supported`. A client that supports none of them
+    /// The certified key for a client that can verify `supported`, and its kind. A client that supports none of them
     /// gets the first there is: rustls then says so with the alert that fits.
-    pub fn choose(&self, supported: KeyKinds) -> Option<&Arc<CertifiedKey>> {
-        let elliptic = self.elliptic.as_ref();
-        elliptic
-            .filter(|(kind, _)| supported.contains(*kind))
-            .map(|(_, certified)| certified)
-            .or_else(|| self.rsa.as_ref().filter(|_| supported.contains(KeyKind::Rsa)))
-            .or_else(|| elliptic.map(|(_, certified)| certified))
-            .or(self.rsa.as_ref())
+    pub fn choose(&self, supported: KeyKinds) -> Option<(KeyKind, &Arc<CertifiedKey>)> {
+        let elliptic = self.elliptic.as_ref().map(|(kind, certified)| (*kind, certified));
+        let rsa = self.rsa.as_ref().map(|certified| (KeyKind::Rsa, certified));
+        let can_verify = |(kind, _): &(KeyKind, _)| supported.contains(*kind);
+        elliptic.filter(can_verify).or(rsa.filter(can_verify)).or(elliptic).or(rsa)
     }
 }
 

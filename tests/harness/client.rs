@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
@@ -56,7 +57,11 @@ pub fn root_store(pem: impl AsRef<[u8]>) -> RootCertStore {
 
 /// TLS with nothing special, trusting `roots`.
 pub fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    client_config_with(rustls::crypto::aws_lc_rs::default_provider(), roots)
+}
+
+/// The same with suites and groups of a test's own.
+pub fn client_config_with(provider: CryptoProvider, roots: RootCertStore) -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .expect("versions")

@@ -18,7 +18,9 @@ pub use acme_faults::{AcmeFaults, Fault, Next, Phase, RenewalInfo, RetryAfter, R
 pub use caddy::{Caddy, CaddyOptions};
 pub use certificate::{Authority, Key};
 pub use challtestsrv::answers_queries;
-pub use client::{Tls, client_config, command, curl, root_store, served, wait_for_line};
+pub use client::{
+    Tls, client_config, client_config_with, command, curl, root_store, served, wait_for_line,
+};
 pub use connect_proxy::ConnectProxy;
 pub use haproxy::Haproxy;
 pub use nginx::{Nginx, NginxOptions, unused_address};

@@ -231,7 +231,7 @@ impl Plane {
 pub fn served(cell: &Cell, name: &ServerName) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     cell.read(|snapshot| {
         let choice = snapshot.certificates.lookup(name.as_str())?;
-        let certified = choice.choose(KeyKinds::ALL)?;
+        let (_, certified) = choice.choose(KeyKinds::ALL)?;
         Some((certified.cert.first()?.to_vec(), certified.ocsp.clone()))
     })
 }
