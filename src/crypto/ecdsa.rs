@@ -1,5 +1,5 @@
 //! Signs with ECDSA over P-256, with nonces that are made eight at a time.
-//!
+
 use std::fmt;
 
 use aws_lc_rs::rand;

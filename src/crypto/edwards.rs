@@ -157,20 +157,28 @@ impl Addend {
         let zero = splat(0);
         let negated = _mm512_sub_epi64(zero, digit);
         let index = _mm512_sub_epi64(_mm512_max_epi64(digit, negated), splat(1));
-        let (sum, difference) = (self.sum.picked(index), self.difference.picked(index));
-        let product = self.product.picked(index);
-        let negative = _mm512_cmpgt_epi64_mask(zero, digit);
         let picked = Self {
-            sum: sum.or(difference, negative),
-            difference: difference.or(sum, negative),
-            product: product.or(Field::zero().minus(product), negative),
+            sum: self.sum.picked(index),
+            difference: self.difference.picked(index),
+            product: self.product.picked(index),
         };
-        let none = _mm512_cmpeq_epi64_mask(digit, zero);
-        let identity = Self::identity();
+        let opposite = Self {
+            sum: picked.difference,
+            difference: picked.sum,
+            product: Field::zero().minus(picked.product),
+        };
+        picked
+            .or(opposite, _mm512_cmpgt_epi64_mask(zero, digit))
+            .or(Self::identity(), _mm512_cmpeq_epi64_mask(digit, zero))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn or(self, other: Self, mask: __mmask8) -> Self {
         Self {
-            sum: picked.sum.or(identity.sum, none),
-            difference: picked.difference.or(identity.difference, none),
-            product: picked.product.or(identity.product, none),
+            sum: self.sum.or(other.sum, mask),
+            difference: self.difference.or(other.difference, mask),
+            product: self.product.or(other.product, mask),
         }
     }
 }

@@ -28,12 +28,6 @@ pub struct Wide([Lanes; 5]);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn shifted(limbs: [u64; 5], by: u32) -> [Lanes; 5] {
-    limbs.map(|limb| splat(limb << by))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn blended(a: [Lanes; 5], b: [Lanes; 5], mask: __mmask8) -> [Lanes; 5] {
     std::array::from_fn(|at| _mm512_mask_blend_epi64(mask, a[at], b[at]))
 }
@@ -57,7 +51,7 @@ impl Wide {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub fn minus(self, product: Self) -> Self {
         // 2^10 p: its limbs are 2^61 and a little less.
-        let above = shifted(P, 10);
+        let above = P.map(|limb| splat(limb << 10));
         let difference =
             |at| _mm512_sub_epi64(_mm512_add_epi64(self.0[at], above[at]), product.0[at]);
         Self(std::array::from_fn(difference))
@@ -113,16 +107,9 @@ impl Field {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub fn to_bytes(self) -> [[u8; 32]; WIDTH] {
-        let mask = splat(MASK);
-        let mut limbs = self.0;
         // One pass in order leaves a number below 2^255: where the last limb carries, almost nothing is left in it. So
         // it is p once too much at most.
-        for at in 0..4 {
-            limbs[at + 1] = _mm512_add_epi64(limbs[at + 1], _mm512_srli_epi64::<BITS>(limbs[at]));
-            limbs[at] = _mm512_and_si512(limbs[at], mask);
-        }
-        let carry = _mm512_srli_epi64::<BITS>(limbs[4]);
-        limbs[4] = _mm512_and_si512(limbs[4], mask);
+        let (mut limbs, carry) = carried_in_order(self.0);
         limbs[0] = _mm512_madd52lo_epu64(limbs[0], carry, splat(19));
         // With 19 more, bit 255 says whether it is p or more; then those 19 are what is left beside 2^255.
         let mut carry = splat(19);
@@ -130,12 +117,7 @@ impl Field {
             carry = _mm512_srli_epi64::<BITS>(_mm512_add_epi64(limb, carry));
         }
         limbs[0] = _mm512_madd52lo_epu64(limbs[0], carry, splat(19));
-        for at in 0..4 {
-            limbs[at + 1] = _mm512_add_epi64(limbs[at + 1], _mm512_srli_epi64::<BITS>(limbs[at]));
-            limbs[at] = _mm512_and_si512(limbs[at], mask);
-        }
-        limbs[4] = _mm512_and_si512(limbs[4], mask);
-        join::<BITS>(&limbs)
+        join::<BITS>(&carried_in_order(limbs).0)
     }
 
     /// The element as a product's equal, for sums with one.
@@ -270,6 +252,19 @@ impl Field {
     pub fn picked(self, index: Lanes) -> Self {
         Self(self.0.map(|limb| _mm512_permutexvar_epi64(index, limb)))
     }
+}
+
+/// Limbs below 2^51, of which each has passed its carry on to the next, and the carry of the last.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn carried_in_order(limbs: [Lanes; 5]) -> ([Lanes; 5], Lanes) {
+    let mut carry = splat(0);
+    let limbs = limbs.map(|limb| {
+        let limb = _mm512_add_epi64(limb, carry);
+        carry = _mm512_srli_epi64::<BITS>(limb);
+        _mm512_and_si512(limb, splat(MASK))
+    });
+    (limbs, carry)
 }
 
 /// Adds columns 5 to 9 nineteen times to 0 to 4.

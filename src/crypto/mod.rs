@@ -29,6 +29,7 @@ mod montgomery;
 mod p256;
 
 pub mod hkdf;
+pub mod lend;
 mod signing;
 pub mod x25519;
 

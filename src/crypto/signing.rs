@@ -1,7 +1,7 @@
 //! A private key of P-256 for rustls: signs with a nonce that was made ahead where it is lent one, and as aws-lc
 //! does where it is not.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,27 +12,17 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 use sec1::EcPrivateKey;
 
+use super::lend::{Slot, lend};
 use super::{Ifma, Nonce, ecdsa};
 
 thread_local! {
-    static NONCE: Cell<Option<Nonce>> = const { Cell::new(None) };
+    static NONCE: Slot<Nonce> = const { RefCell::new(None) };
 }
 
 /// Runs `work`, in which a [`P256Key`] may sign, with this nonce. If nothing was signed the nonce is gone all
 /// the same: none outlives the call for which it was made.
 pub fn with_nonce<T>(nonce: Option<Nonce>, work: impl FnOnce() -> T) -> T {
-    NONCE.set(nonce);
-    let _lent = Lent;
-    work()
-}
-
-/// Whatever `work` does, also where it panics.
-struct Lent;
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        NONCE.take();
-    }
+    lend(&NONCE, nonce, work).0
 }
 
 /// Implements rustls's `SigningKey`.

@@ -157,14 +157,12 @@ impl Engine {
 
     /// What there is of each, in the same order.
     pub fn compute(&mut self, wanted: &[Wanted], counters: &Counters) -> Vec<Ahead> {
-        let mut agreed = Vec::with_capacity(wanted.len());
-        for some in wanted.chunks(crypto::WIDTH).filter(|some| some.len() >= FEWEST) {
-            counters.computations.add(1);
-            counters.computed_together.add(some.len() as u64);
-            let peers: Vec<_> = some.iter().map(|wanted| wanted.peer).collect();
-            agreed.extend(self.x25519.agree(&peers));
-        }
-        let mut agreed = agreed.into_iter();
+        let last = wanted.len() % crypto::WIDTH;
+        let together = if last < FEWEST { wanted.len() - last } else { wanted.len() };
+        let peers: Vec<_> = wanted.iter().take(together).map(|wanted| wanted.peer).collect();
+        counters.computations.add(together.div_ceil(crypto::WIDTH) as u64);
+        counters.computed_together.add(together as u64);
+        let mut agreed = self.x25519.agree(&peers).into_iter();
         let mut unsigned = wanted.iter().filter(|wanted| wanted.signs).count();
         // What nobody needs of them is dropped here: no nonce waits for a handshake that has not begun.
         let mut nonces = Vec::new();

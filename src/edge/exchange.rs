@@ -1,33 +1,23 @@
 //! X25519 and X25519MLKEM768 for rustls: what a key exchange agrees on is computed ahead where it could be, and by
 //! aws-lc when rustls asks where not.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use rustls::crypto::aws_lc_rs::kx_group as aws_lc;
 use rustls::crypto::{ActiveKeyExchange, CompletedKeyExchange, SharedSecret, SupportedKxGroup};
 use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, ProtocolVersion};
 
+use crate::crypto::lend::{Slot, lend};
 use crate::crypto::x25519::{Agreed, Bytes};
 
 thread_local! {
-    static COMPUTED: Cell<Option<Agreed>> = const { Cell::new(None) };
+    static COMPUTED: Slot<Agreed> = const { RefCell::new(None) };
 }
 
 /// Runs `work`, in which rustls may ask for a key exchange, with this one computed already.
 pub fn with_exchange<T>(agreed: Option<Agreed>, work: impl FnOnce() -> T) -> T {
-    COMPUTED.set(agreed);
-    let _lent = Lent;
-    work()
-}
-
-/// Nothing is left for another connection, also where `work` panics.
-struct Lent;
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        COMPUTED.take();
-    }
+    lend(&COMPUTED, agreed, work).0
 }
 
 fn computed(peer: &[u8]) -> Option<Agreed> {

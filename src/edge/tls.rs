@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
 
-use rustls::crypto::CipherSuiteCommon;
 use rustls::crypto::aws_lc_rs::{cipher_suite as suites, kx_group as aws_lc};
-use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::crypto::{CipherSuiteCommon, CryptoProvider, SupportedKxGroup};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ProtocolVersion, ServerConfig, SupportedCipherSuite, Tls13CipherSuite};
 
 use crate::crypto::hkdf;
+use crate::crypto::lend::{Slot, lend};
 use crate::snapshot::{Cell, TlsSettings};
 
 use super::exchange;
@@ -192,7 +192,7 @@ fn is_chacha20(suite: CipherSuite) -> bool {
 }
 
 thread_local! {
-    static CHOSEN: RefCell<Option<Arc<CertifiedKey>>> = const { RefCell::new(None) };
+    static CHOSEN: Slot<Arc<CertifiedKey>> = const { RefCell::new(None) };
 }
 
 /// Runs `work`, in which rustls will ask for a certificate, with this certified key as the answer. A
@@ -205,21 +205,7 @@ pub fn with_certified_key<T>(
     certified_key: Arc<CertifiedKey>,
     work: impl FnOnce() -> T,
 ) -> (T, Option<Arc<CertifiedKey>>) {
-    CHOSEN.set(Some(certified_key));
-    let lent = Lent;
-    let result = work();
-    let back = CHOSEN.take();
-    drop(lent);
-    (result, back)
-}
-
-/// Nothing is left for another connection, also where `work` panics.
-struct Lent;
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        CHOSEN.take();
-    }
+    lend(&CHOSEN, Some(certified_key), work)
 }
 
 #[derive(Debug)]
