@@ -1,7 +1,7 @@
 //! One TLS connection of a simulated client: opened and verified, written to, read from, closed.
 
 use std::cell::RefCell;
-use std::io::{self, BufRead, ErrorKind, Write};
+use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
@@ -239,6 +239,11 @@ struct Socket<'a>(&'a TcpStream);
 impl Write for Socket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
+    }
+
+    /// All records at once: the client's Finished leaves with what must stand before it.
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -7,7 +7,7 @@
 //! - [`system`] — a front end as its file in `perf/peers/` describes it; [`packages`] — where it comes from;
 //!   [`filled`] — its command on this stage; [`started`] — one that runs.
 //! - [`run`] — one measured window: clients of a [`scenario`] on this thread, each [`connection`]
-//!   verified by [`trust`], each response by [`answers`], while [`watch`] reads what the server uses.
+//!   verified by [`trust`] ([`signatures`] when it is over), each response by [`answers`], while [`watch`] reads what the server uses.
 //! - [`outcome`] — what a window gave; [`verdict`] — whether it may be compared, and the ratios;
 //!   [`table`] and [`json`] — how that is shown, [`machine`] — on what it was taken.
 //! - [`comparison`] — all of it for several systems, in rounds that alternate between them.
@@ -22,6 +22,10 @@
     clippy::disallowed_methods,
     reason = "measures from outside: reads clocks, /proc and files, and runs nowhere but here"
 )]
+
+/// Clients share a core with the upstream: what they save, the server under test gets as load.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod answers;
 pub mod chart;
@@ -46,6 +50,7 @@ pub mod report;
 pub mod response;
 pub mod run;
 pub mod scenario;
+pub mod signatures;
 pub mod stage;
 pub mod started;
 pub mod system;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::answers::{Answers, Nonces};
 use crate::connection::Destination;
+use crate::failure::{Failure, Kind};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::pacer::Pacer;
@@ -94,6 +95,9 @@ async fn measure(setup: Setup) -> Result<Outcome, String> {
         client.await.map_err(|error| format!("a client ended badly: {error}"))?;
     }
     progress.abort();
+    for error in shared.trust.verify_signatures() {
+        metrics.failed(Failure::new(Kind::Handshake, error));
+    }
     if let Some(mut beside) = beside {
         beside.wait().map_err(|error| error.to_string())?;
     }
