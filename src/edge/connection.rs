@@ -81,7 +81,7 @@ async fn admit<'a>(
     worker: &'a Worker,
 ) -> Result<Option<Admitted<impl Future<Output = Result<(), Ended>> + use<'a>>>, Box<Failure>> {
     let Some(Greeted { route, destination, records, server_name }) =
-        Box::pin(greet(line, port, worker)).await?
+        greet(line, port, worker).await?
     else {
         return Ok(None);
     };
@@ -92,7 +92,7 @@ async fn admit<'a>(
         }
         Destination::Upstream(id, upstream) => {
             let visitor = introduce(line, worker, &route, &records, server_name.as_deref());
-            match Box::pin(dial(line, worker, timeouts, (id, &upstream), visitor)).await {
+            match dial(line, worker, timeouts, (id, &upstream), visitor).await {
                 Ok(dialled) => {
                     let relay = Box::pin(relay(line, worker, timeouts.idle, records, dialled));
                     Ok(Some(Admitted { route, relay }))

@@ -67,7 +67,7 @@ pub const MOST_TOGETHER: usize = 64;
 /// How long accepting pauses when descriptors run out, unless a connection ends before that.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// With no connection coming for so long, a burst is over.
+/// With no connection coming, shaking hands or going for so long, a burst is over.
 pub const LULL: Duration = Duration::from_millis(500);
 
 /// The longest request head that the built-in page reads; longer is answered with 431.

@@ -96,7 +96,9 @@ pub struct Worker {
     departure: Notify,
     computations: Computations,
     rush: Rush,
-    /// Told when a connection comes and none has for a while.
+    /// Connections that came, shook hands or went.
+    stirs: Cell<u64>,
+    /// Told of the first of them after a while without.
     stirred: Notify,
     stirring: Cell<bool>,
     draining: Cell<bool>,
@@ -121,6 +123,7 @@ impl Drop for Entry {
         let mut lines = self.worker.lines.borrow_mut();
         lines.try_remove(self.key);
         self.worker.counters.open.set(lines.len() as u64);
+        self.worker.stir();
         if self.worker.draining.get() || self.worker.accepting_paused.get() {
             self.worker.departure.notify_waiters();
         }
@@ -145,6 +148,7 @@ impl Worker {
             departure: Notify::new(),
             computations: Computations::new(),
             rush: Rush::default(),
+            stirs: Cell::new(0),
             stirred: Notify::new(),
             stirring: Cell::new(false),
             draining: Cell::new(false),
@@ -217,9 +221,7 @@ impl Worker {
 
     fn begin(self: &Rc<Self>, client: Socket, way: Way) {
         self.counters.accepted.add(1);
-        if !self.stirring.replace(true) {
-            self.stirred.notify_one();
-        }
+        self.stir();
         let timeouts = self.timeouts();
         // It has its place from here on, so that whoever is accepted in the same turn is counted.
         let entry = self.enter(Line::new(client, clock::steady() + timeouts.handshake));
@@ -306,15 +308,23 @@ impl Worker {
         }
     }
 
-    /// Gives back what a burst of connections needed, once none has come for a moment: handshakes take more
-    /// than connections that stand.
+    /// Notes that memory is being taken or let go.
+    fn stir(&self) {
+        self.stirs.update(|stirs| stirs + 1);
+        if !self.stirring.replace(true) {
+            self.stirred.notify_one();
+        }
+    }
+
+    /// Gives back what a burst of connections needed, once for a moment none has come, shaken hands or gone: handshakes
+    /// take more than connections that stand.
     async fn tidy(self: Rc<Self>) {
         loop {
             self.stirred.notified().await;
             loop {
-                let accepted = self.counters.accepted.get();
+                let stirs = self.stirs.get();
                 ring::sleep_until(clock::steady() + LULL).await;
-                if self.counters.accepted.get() == accepted {
+                if self.stirs.get() == stirs {
                     break;
                 }
             }
@@ -417,6 +427,7 @@ impl Worker {
     }
 
     pub fn count_handshake(&self, tls: &UnbufferedServerConnection) {
+        self.stir();
         match tls.handshake_kind() {
             Some(HandshakeKind::Resumed) => self.counters.resumed_handshakes.add(1),
             _ => self.counters.full_handshakes.add(1),
