@@ -1,5 +1,6 @@
-//! What a connection costs the kernel and our loop alone: accepted, read from, answered, read from again,
-//! closed. With the handshake in memory (benches/handshake.rs) that is the floor under a full handshake.
+//! What the kernel and our loop alone cost. A connection that is accepted, read from, answered, read from again and
+//! closed: with the handshake in memory (benches/handshake.rs) that is the floor under a full handshake. A request and its
+//! response that are relayed as they are: the floor under a request on a kept-alive connection.
 //!
 //! The figure is the server thread's time on its core; clients run on another where there is one.
 #![allow(clippy::disallowed_methods, reason = "a benchmark sets its own inputs up")]
@@ -8,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -72,6 +74,119 @@ fn connect(address: SocketAddr, left: &AtomicU64) {
     }
 }
 
+/// Connections over which requests are relayed, as many as `perf/compare` keeps alive.
+const RELAYED: usize = 64;
+/// A request and a response of `perf/compare` on the client's side.
+const REQUEST: [u8; 102] = [4; 102];
+const RESPONSE: [u8; 266] = [5; 266];
+
+/// Two ends of a TCP connection.
+fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let one = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+    let (other, _) = listener.accept().expect("accepted");
+    for end in [&one, &other] {
+        end.set_nodelay(true).expect("a TCP socket");
+    }
+    (one, other)
+}
+
+/// Sends on what arrives, until it ends.
+async fn relay(from: Socket, to: Socket, buffers: Buffers) {
+    while let Some(received) = ring::receive_later(&from, &buffers).await.expect("open") {
+        assert_eq!(to.send_now(&received).expect("room"), received.len());
+    }
+    to.finish();
+}
+
+async fn ask(server: Socket, buffers: Buffers, requests: u64) {
+    for _ in 0..requests {
+        assert_eq!(server.send_now(&REQUEST).expect("room"), REQUEST.len());
+        ring::receive(&server, &buffers).await.expect("open").expect("a response");
+    }
+    server.finish();
+    assert!(ring::receive(&server, &buffers).await.expect("open").is_none());
+}
+
+async fn answer(client: Socket, buffers: Buffers) {
+    while ring::receive(&client, &buffers).await.expect("open").is_some() {
+        assert_eq!(client.send_now(&RESPONSE).expect("room"), RESPONSE.len());
+    }
+}
+
+async fn all(tasks: Vec<ring::Task>) {
+    for task in tasks {
+        while !task.is_finished() {
+            ring::sleep_until(ringgate::clock::steady() + Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Both ends of what is relayed: clients that ask so often, and their upstreams.
+struct Ends {
+    requests: u64,
+    pairs: Vec<(TcpStream, TcpStream)>,
+}
+
+/// Plays all ends on a core of its own, until nobody sends any more.
+fn play(ends: &Receiver<Ends>) {
+    stay(false);
+    let runtime = Runtime::new().expect("io_uring");
+    for Ends { requests, pairs } in ends {
+        runtime.block_on(all(pairs
+            .into_iter()
+            .flat_map(|(client, upstream)| {
+                let (client, upstream) = (Socket::new(client.into()), Socket::new(upstream.into()));
+                [
+                    ring::spawn(answer(upstream, runtime.buffers())),
+                    ring::spawn(ask(client, runtime.buffers(), requests)),
+                ]
+            })
+            .collect()));
+    }
+}
+
+/// Relays so many requests on each connection; how long this thread was on its core for it.
+fn relay_all(runtime: &Runtime, players: &Sender<Ends>, requests: u64) -> Duration {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let (mut pairs, mut relayed) = (Vec::new(), Vec::new());
+    for _ in 0..RELAYED {
+        let (client, front) = connection(&listener);
+        let (back, upstream) = connection(&listener);
+        pairs.push((client, upstream));
+        relayed.push((Socket::new(front.into()), Socket::new(back.into())));
+    }
+    players.send(Ends { requests, pairs }).expect("players");
+    stay(true);
+    let begun = on_core();
+    runtime.block_on(all(relayed
+        .into_iter()
+        .flat_map(|(front, back)| {
+            [
+                ring::spawn(relay(front.clone(), back.clone(), runtime.buffers())),
+                ring::spawn(relay(back, front, runtime.buffers())),
+            ]
+        })
+        .collect()));
+    on_core() - begun
+}
+
+fn relayed(criterion: &mut Criterion, runtime: &Runtime) {
+    let (players, ends) = channel();
+    let playing = std::thread::spawn(move || play(&ends));
+    criterion.bench_function(
+        "a request relayed without TLS: receive, send, receive, send",
+        |bencher| {
+            bencher.iter_custom(|requests| {
+                let each = requests.div_ceil(RELAYED as u64);
+                let spent = relay_all(runtime, &players, each).as_secs_f64();
+                Duration::from_secs_f64(spent * requests as f64 / (each * RELAYED as u64) as f64)
+            });
+        },
+    );
+    drop(players);
+    playing.join().expect("no panic");
+}
+
 fn floor(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("io_uring");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -116,6 +231,7 @@ fn floor(criterion: &mut Criterion) {
             });
         },
     );
+    relayed(criterion, &runtime);
 }
 
 criterion_group!(benches, floor);

@@ -36,7 +36,8 @@ pub fn serve(entry: Entry, port: u16, timeouts: Timeouts) -> impl Future<Output 
     async move {
         let (line, worker) = (&*entry.line, &*entry.worker);
         let life = async {
-            // Boxed: an idle relay does not keep the room that the way to it needs.
+            // Boxed: an idle relay does not keep the room that the way to it needs. In one box: an allocator's pages hold one
+            // class of sizes, and nothing that stays is as large as this.
             let admitted = Box::pin(admit(line, port, &timeouts, worker)).await?;
             let Some(Admitted { route, relay }) = admitted else { return Ok(()) };
             relay.await.map_err(|ended| failure(ended, route))

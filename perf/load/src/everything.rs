@@ -6,10 +6,13 @@ use crate::packages;
 use crate::plan::Scenario;
 use crate::publishing::{self, Point};
 use crate::stage::Stage;
+use crate::system::System;
 
 /// Idle connections at which memory is looked at. The last is what the report quotes, and all that the common
 /// limit of 20,000 descriptors lets a server have, two each.
 pub const IDLE: [usize; 3] = [1_000, 4_000, 9_900];
+/// ringgate, serving its built-in page.
+const ALONE: &str = "ringgate-page";
 /// Rounds of each: memory spreads little, and so many handshakes take seconds.
 const IDLE_ROUNDS: usize = 2;
 
@@ -17,6 +20,8 @@ pub struct Everything {
     /// Every scenario but idle connections.
     pub results: Results,
     pub idle: Vec<(usize, Results)>,
+    /// Handshakes of the first system, and of one that dials no upstream.
+    pub alone: Results,
     pub published: Vec<Point>,
 }
 
@@ -44,10 +49,14 @@ pub fn run(order: &Order, progress: impl Fn(&str)) -> Result<Everything, String>
         Ok((*connections, comparison::compare_on(&stage, &order, &progress)?))
     });
     let idle = idle.collect::<Result<_, String>>()?;
+    let mut alone = Order { scenarios: vec![Scenario::Handshake], ..order.clone() };
+    alone.systems.truncate(1);
+    alone.systems.push(System::load(ALONE, &order.peers)?);
+    let alone = comparison::compare_on(&stage, &alone, &progress)?;
     // Only the first system's: the others do not watch files.
     let published = match order.systems.first() {
         Some(system) => publishing::measure(order, &stage, system, &progress)?,
         None => Vec::new(),
     };
-    Ok(Everything { results, idle, published })
+    Ok(Everything { results, idle, alone, published })
 }

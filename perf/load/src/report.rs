@@ -35,7 +35,7 @@ fn put(path: &Path, text: &str) -> Result<(), String> {
 }
 
 fn text(name: &str, everything: &Everything, order: &Order) -> String {
-    let Everything { results, idle, published } = everything;
+    let Everything { results, idle, alone, published } = everything;
     let seconds = order.window.as_secs_f64();
     let mut text = format!(
         "# What does ringgate cost beside its peers? ({name})\n\n\
@@ -53,6 +53,11 @@ fn text(name: &str, everything: &Everything, order: &Order) -> String {
     text.push_str("\n```\nperf/compare --all\n```\n\n## At a glance\n\n");
     glance(&mut text, everything);
     let _ = write!(text, "\n## Every scenario\n\n```{}```\n", table::print(results, &timed()));
+    let _ = write!(
+        text,
+        "\n## A handshake alone\n\nThe built-in page dials no upstream: what is left is TCP with the client, and TLS.\n\n```{}```\n",
+        table::print(alone, &[Scenario::Handshake])
+    );
     text.push_str("\n## Memory by idle connections\n\n```");
     for (connections, results) in idle {
         let _ = write!(text, "\n{connections} connections\n");
@@ -133,7 +138,7 @@ fn timed() -> Vec<Scenario> {
 }
 
 fn charts(everything: &Everything) -> Vec<(&'static str, String)> {
-    let Everything { results, idle, published } = everything;
+    let Everything { results, idle, published, .. } = everything;
     let cost = |outcomes: &[Outcome]| median(outcomes.iter().filter_map(Outcome::cost).collect());
     let rate = |outcomes: &[Outcome]| {
         // Of operations; what one core could do with them, for the load is slower than some systems.
@@ -261,6 +266,7 @@ mod tests {
         let everything = Everything {
             results: results(&timed()),
             idle: IDLE.map(|count| (count, results(&[Scenario::Idle]))).into(),
+            alone: results(&[Scenario::Handshake]),
             published: vec![Point { per_second: 7, outcomes: vec![outcome(Scenario::Full, 100)] }],
         };
         let order = Order {
