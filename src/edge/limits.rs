@@ -18,9 +18,14 @@ pub const LONGEST_HELLO_INPUT_BYTES: usize = LONGEST_HELLO_BYTES * 3 / 2;
 /// largest record (RFC 8446 §5.2) and the largest message that rustls joins. More ends the connection.
 pub const LONGEST_PENDING_BYTES: usize = 96 * 1024;
 
-/// What one bulk read takes at most. 64 KiB units halved CPU per KiB against 16 KiB ones (DESIGN
-/// measurements).
+/// What one bulk read takes at most, and what is then kept for a peer that does not take it. 64 KiB units halved CPU per
+/// KiB against 16 KiB ones (DESIGN measurements).
 pub const BULK_BYTES: usize = 64 * 1024;
+
+/// What one takes while the other side takes all of each at once: 0.90 of the CPU per KiB of uploads, 0.97 of downloads
+/// (perf/results/where-the-time-goes.md). Four times as much gives little more, and keeps other connections waiting for
+/// 200 µs.
+pub const BULK_MOST_BYTES: usize = 128 * 1024;
 
 /// A bulk read of less than this ends the bulk: the next wait is for a small buffer again.
 pub const BULK_ENDS_BELOW_BYTES: usize = 16 * 1024;

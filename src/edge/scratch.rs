@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::ring::{PAGE_BYTES, WITHIN_PAGE_BYTES};
 
-use super::limits::{BULK_BYTES, LONGEST_PENDING_BYTES};
+use super::limits::{BULK_MOST_BYTES, LONGEST_PENDING_BYTES};
 
 /// The largest record on the wire (RFC 8446 §5.2 allows 256 bytes of expansion, TLS 1.2 2,048) and a
 /// close_notify or key update.
@@ -23,7 +23,7 @@ pub struct Scratch {
 impl Scratch {
     #[expect(clippy::new_without_default, reason = "public only for the benches")]
     pub fn new() -> Self {
-        let input = LONGEST_PENDING_BYTES + BULK_BYTES;
+        let input = LONGEST_PENDING_BYTES + BULK_MOST_BYTES;
         Self {
             input: Area::new(input),
             // What is never used costs no memory: the system gives zeroed pages when they are written.
@@ -113,7 +113,7 @@ mod tests {
         let Scratch { input, plain, output } = Scratch::new();
         for area in [&input, &plain.bytes, &output.bytes] {
             assert_eq!(area.as_ptr() as usize % PAGE_BYTES, WITHIN_PAGE_BYTES);
-            assert!(area.len() >= LONGEST_PENDING_BYTES + BULK_BYTES);
+            assert!(area.len() >= LONGEST_PENDING_BYTES + BULK_MOST_BYTES);
         }
     }
 }

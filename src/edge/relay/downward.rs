@@ -8,18 +8,19 @@ use crate::observe::names::{Reason, Side};
 use crate::ring::{self, Buffer};
 
 use super::super::ended::Ended;
-use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, EAGER_LOOKS, TICKET_HELD};
+use super::super::limits::{EAGER_LOOKS, TICKET_HELD};
 use super::super::records::Incoming;
 use super::super::scratch::{Filling, Scratch};
 use super::super::transfer::send_all;
 use super::super::upstream_tls::UpstreamRecords;
+use super::bulk::Bulk;
 use super::{
     Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some, upstream_gone,
 };
 
 impl Relay<'_> {
     pub(super) async fn downward(&self) -> Result<(), Ended> {
-        let mut bulk = false;
+        let mut bulk = Bulk::default();
         let mut looks = EAGER_LOOKS;
         // What came in the same packet as the end of an upstream's handshake is no longer in its socket.
         let mut came_before = self.upstream_records.is_some();
@@ -42,6 +43,7 @@ impl Relay<'_> {
                 }
             };
             if !rest.is_empty() {
+                bulk.is_held_up();
                 // Boxed, here and below: nor has it room for what is rarely waited for.
                 Box::pin(send_all(self.line.client(), rest)).await.map_err(client_gone)?;
                 self.touch();
@@ -63,7 +65,7 @@ impl Relay<'_> {
     }
 
     /// The next arrival from upstream.
-    async fn next_arrival(&self, bulk: &mut bool) -> Result<Arrived, Ended> {
+    async fn next_arrival(&self, bulk: &mut Bulk) -> Result<Arrived, Ended> {
         if self.records.borrow().holds_something() {
             return Box::pin(self.arrival_with_something_held(bulk)).await;
         }
@@ -71,7 +73,7 @@ impl Relay<'_> {
     }
 
     /// What is held, the ticket for one, leaves with the next arrival, or alone if that takes long.
-    async fn arrival_with_something_held(&self, bulk: &mut bool) -> Result<Arrived, Ended> {
+    async fn arrival_with_something_held(&self, bulk: &mut Bulk) -> Result<Arrived, Ended> {
         let mut receive = ring::receive_later(&self.upstream, self.worker.buffers());
         tokio::select! {
             biased;
@@ -88,7 +90,7 @@ impl Relay<'_> {
     async fn arrival_after(
         &self,
         received: io::Result<Option<Buffer>>,
-        bulk: &mut bool,
+        bulk: &mut Bulk,
     ) -> Result<Arrived, Ended> {
         match self.arrived(received, bulk).map_err(upstream_gone)? {
             Some(arrived) => Ok(arrived),
@@ -98,14 +100,14 @@ impl Relay<'_> {
 
     /// Encrypts what arrived from upstream and sends it to the client. `look`: takes what else waits in
     /// the socket, so that it leaves in the same packets.
-    fn seal(&self, buffer: Option<Buffer>, look: bool, bulk: &mut bool) -> Result<Moved, Ended> {
+    fn seal(&self, buffer: Option<Buffer>, look: bool, bulk: &mut Bulk) -> Result<Moved, Ended> {
         let mut records = self.records.borrow_mut();
         let mut scratch = self.worker.scratch();
         let Scratch { input, plain, output } = &mut *scratch;
         output.clear();
         let (mut finished, mut failed) = (false, None);
         match (buffer, &self.upstream_records) {
-            (Some(buffer), None) if !look && !*bulk => {
+            (Some(buffer), None) if !look && !bulk.is_on() => {
                 records.seal(&buffer, output).map_err(bad_record)?;
             }
             (buffer, upstream_records) => {
@@ -119,15 +121,18 @@ impl Relay<'_> {
                 first.copy_from_slice(pending);
                 second.copy_from_slice(arrived);
                 let mut more = Ok(None);
-                if look || *bulk {
-                    let room = back.get_mut(..BULK_BYTES - arrived.len()).unwrap_or_default();
+                let look = look || bulk.is_on();
+                if look {
+                    let room = back.get_mut(..bulk.room() - arrived.len()).unwrap_or_default();
                     more = self.upstream.receive_now(room);
                 }
                 let received = more.as_ref().map_or(0, |more| more.unwrap_or(0));
+                if look {
+                    bulk.took(arrived.len() + received);
+                }
                 if received > 0 {
                     self.touch();
                 }
-                *bulk = (look || *bulk) && arrived.len() + received >= BULK_ENDS_BELOW_BYTES;
                 finished = matches!(more, Ok(Some(0)));
                 failed = more.err();
                 let bytes = input.get_mut(..before + received).unwrap_or_default();

@@ -2,12 +2,13 @@
 //!
 //! A direction reads only when what it read before has been taken by the other socket: that is the
 //! back-pressure. It waits in one of two ways. Calm: for a small buffer that the kernel picks when bytes
-//! arrive. In bulk, after a read that filled one: for readability, and then takes up to 64 KiB at once
-//! into the worker's scratch memory. Neither holds memory while it waits.
+//! arrive. In bulk, after a read that filled one: for readability, and then takes up to 64 KiB at once, twice that where
+//! the other side keeps up, into the worker's scratch memory. Neither holds memory while it waits.
 //!
 //! Whoever was cut short must be able to tell. The client's stream ends with close_notify only if the
 //! upstream ended its own, or when nothing was under way; the upstream is reset unless the client ended.
 
+mod bulk;
 mod downward;
 mod upward;
 
@@ -26,6 +27,7 @@ use super::line::{Line, Stage};
 use super::records::{RecordError, Records};
 use super::upstream_tls::UpstreamRecords;
 use super::worker::Worker;
+use bulk::Bulk;
 
 /// Relays between the client's record layer and a connected upstream until both directions are done.
 ///
@@ -159,9 +161,9 @@ impl Relay<'_> {
     }
 
     /// Waits until something arrives on `socket`.
-    async fn arrival(&self, socket: &Socket, bulk: &mut bool) -> io::Result<Arrived> {
+    async fn arrival(&self, socket: &Socket, bulk: &mut Bulk) -> io::Result<Arrived> {
         loop {
-            if *bulk {
+            if bulk.is_on() {
                 ring::readable(socket).await?;
                 return Ok(Arrived::Waiting);
             }
@@ -177,17 +179,17 @@ impl Relay<'_> {
     fn arrived(
         &self,
         received: io::Result<Option<Buffer>>,
-        bulk: &mut bool,
+        bulk: &mut Bulk,
     ) -> io::Result<Option<Arrived>> {
         match received {
             Ok(Some(buffer)) => {
-                *bulk = buffer.is_full();
+                bulk.received_buffer(buffer.is_full());
                 Ok(Some(Arrived::Buffer(buffer)))
             }
             Ok(None) => Ok(Some(Arrived::End)),
             // That says nothing of bytes: the kernel looks for a buffer first.
             Err(error) if self.worker.out_of_buffers(&error) => {
-                *bulk = true;
+                bulk.begin();
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -7,15 +7,16 @@ use crate::observe::names::{Reason, Side};
 use crate::ring::Buffer;
 
 use super::super::ended::Ended;
-use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, DEAF_UPSTREAM};
+use super::super::limits::DEAF_UPSTREAM;
 use super::super::records::{Incoming, RecordError};
 use super::super::scratch::{Filling, Scratch};
 use super::super::transfer::send_all;
+use super::bulk::Bulk;
 use super::{Arrived, Moved, Relay, bad_record, bad_upstream_record, client_gone, send_some};
 
 impl Relay<'_> {
     pub(super) async fn upward(&self) -> Result<(), Ended> {
-        let mut bulk = false;
+        let mut bulk = Bulk::default();
         // Records may have come in the same packet as the end of the handshake.
         let mut came_before = true;
         loop {
@@ -49,6 +50,7 @@ impl Relay<'_> {
                 }
             };
             if !rest.is_empty() {
+                bulk.is_held_up();
                 // Boxed, here and below: nor has it room for what is rarely waited for.
                 Box::pin(self.send_upstream_all(rest)).await;
                 if let Some(held) = self.held_for_upstream()? {
@@ -87,7 +89,7 @@ impl Relay<'_> {
     }
 
     /// Takes what waits in the client's socket, decrypts it and sends it upstream.
-    fn open_bulk(&self, bulk: &mut bool) -> Result<Moved, Ended> {
+    fn open_bulk(&self, bulk: &mut Bulk) -> Result<Moved, Ended> {
         let mut records = self.records.borrow_mut();
         let mut scratch = self.worker.scratch();
         let Scratch { input, plain, output } = &mut *scratch;
@@ -95,13 +97,13 @@ impl Relay<'_> {
         let pending = records.pending().len();
         let (front, back) = input.split_at_mut_checked(pending).unwrap_or_default();
         front.copy_from_slice(records.pending());
-        let room = back.get_mut(..BULK_BYTES).unwrap_or_default();
+        let room = back.get_mut(..bulk.room()).unwrap_or_default();
         let received = self.line.client().receive_now(room).map_err(client_gone)?.unwrap_or(0);
         if received > 0 {
             self.touch();
         }
         // The end of the stream too: the next receive tells it once more.
-        *bulk = received >= BULK_ENDS_BELOW_BYTES;
+        bulk.took(received);
         let opened = records.open(input.get_mut(..pending + received).unwrap_or_default(), plain);
         self.send_upstream(opened, plain.filled(), output)
     }
