@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Instant;
 
-use crate::harness::{Nginx, Ringgate, Tls, curl, loopback, root_store, unused_address};
+use crate::harness::{Nginx, Ringgate, Scratch, Tls, curl, loopback, root_store, unused_address};
 
 const FROM: &str = "https://app.localhost";
 
@@ -85,6 +85,60 @@ fn a_name_is_resolved_by_the_control_plane_and_one_that_does_not_resolve_is_said
     let output = curl(&ringgate.root(), ringgate.address, "bad.localhost", "/", &[]);
     assert!(!output.status.success());
     ringgate.wait_for_log("\"reason\":\"unresolved\"");
+}
+
+/// With Nagle's algorithm, which is on unless an application turns it off, the second piece of an answer waits for the
+/// acknowledgement of the first, and Linux delays those by 40 ms on connections that it takes for conversations.
+#[test]
+fn an_answer_in_two_pieces_waits_for_no_delayed_acknowledgement() {
+    let listener = TcpListener::bind(SocketAddr::from((loopback(), 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    for header in ["", "  send_proxy: v2\n"] {
+        let scratch = Scratch::new();
+        let config = scratch.write(
+            "ringgate.yaml",
+            format!("data_dir: data\nroutes:\n- from: {FROM}\n  to: tcp://{address}\n{header}"),
+        );
+        let ringgate = Ringgate::start(&["--config", config.to_str().unwrap()]);
+        let roots = root_store(std::fs::read(ringgate.root()).unwrap());
+        // A machine that is busy with other tests may delay some of them, not all.
+        let quickest = (0..20).map(|_| {
+            let (client, at) = (roots.clone(), ringgate.address);
+            let mut client = Tls::connect_saying(client, at, "app.localhost", b"a request\n");
+            let (mut upstream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"a request\n") {
+                let mut byte = [0];
+                upstream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            let begun = Instant::now();
+            upstream.write_all(b"a head\n").unwrap();
+            upstream.write_all(b"a body\n").unwrap();
+            assert_eq!(client.read_until(b"a body\n"), b"a head\na body\n");
+            begun.elapsed()
+        });
+        let quickest = quickest.min().unwrap();
+        assert!(quickest.as_millis() < 30, "{header}: {quickest:?}");
+    }
+}
+
+/// The kernel must not wait for first bytes to complete TCP's handshake with where the client has none.
+#[test]
+fn an_upstream_that_speaks_first_does_so_at_once() {
+    let listener = TcpListener::bind(SocketAddr::from((loopback(), 0))).unwrap();
+    let route = format!("{FROM}=tcp://{}", listener.local_addr().unwrap());
+    let ringgate = Ringgate::start(&["--route", &route]);
+    let quickest = (0..10).map(|_| {
+        let mut client = connect(&ringgate);
+        let begun = Instant::now();
+        let (mut upstream, _) = listener.accept().unwrap();
+        upstream.write_all(b"220 greetings\r\n").unwrap();
+        client.read_until(b"greetings\r\n");
+        begun.elapsed()
+    });
+    let quickest = quickest.min().unwrap();
+    assert!(quickest.as_millis() < 30, "{quickest:?}");
 }
 
 /// A 413, say: the upstream answers, closes with the request unread, and its kernel answers the rest of the

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use ringgate::edge::bench::{Behind, Records, Scratch};
+use ringgate::edge::bench::{Records, Scratch};
 use rustls::client::ClientConnection;
 
 use super::Handshaken;
@@ -20,7 +20,7 @@ impl Relayed {
     /// `bytes` is the size of each record's content.
     pub fn new(handshaken: Handshaken, bytes: usize) -> Self {
         let Handshaken { client, server, pending, .. } = handshaken;
-        let records = Records::new(Box::new(server), Behind::Nothing, pending, Vec::new());
+        let records = Records::new(Box::new(server), pending, Vec::new(), false);
         Self { client, records, scratch: Scratch::new(), plain: vec![7; bytes] }
     }
 

@@ -243,7 +243,7 @@ fn introduce<'r>(
             write_v2(line.addresses().as_ref(), &facts, &worker.unique_ids().next())
         }
     };
-    Visitor { route, proxy_header, alpn: tls.alpn_protocol(), has_spoken: records.has_spoken() }
+    Visitor { route, proxy_header, alpn: tls.alpn_protocol() }
 }
 
 impl ClientHello {

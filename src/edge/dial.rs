@@ -26,8 +26,6 @@ pub struct Visitor<'a> {
     pub proxy_header: Vec<u8>,
     /// What was negotiated with the client, for an upstream that speaks TLS.
     pub alpn: Option<&'a [u8]>,
-    /// Its first bytes are here, and will be sent as soon as there is whom to send them to.
-    pub has_spoken: bool,
 }
 
 /// A connected upstream.
@@ -125,9 +123,7 @@ async fn call(
     endpoint: &Endpoint,
     visitor: &Visitor<'_>,
 ) -> Result<(Socket, Option<Box<UpstreamRecords>>), Missed> {
-    let speaks_first =
-        visitor.has_spoken || !visitor.proxy_header.is_empty() || endpoint.tls.is_some();
-    let socket = connect(line, timeouts, endpoint, speaks_first).await?;
+    let socket = connect(line, timeouts, endpoint).await?;
     if !visitor.proxy_header.is_empty() {
         let sent = send_all(&socket, visitor.proxy_header.clone()).await;
         sent.map_err(|error| failed(line, endpoint, &error))?;
@@ -166,13 +162,7 @@ fn interrupted(line: &Line) -> Result<(), Ended> {
     }
 }
 
-/// Connects. `speaks_first`: bytes follow at once.
-async fn connect(
-    line: &Line,
-    timeouts: &Timeouts,
-    endpoint: &Endpoint,
-    speaks_first: bool,
-) -> Result<Socket, Ended> {
+async fn connect(line: &Line, timeouts: &Timeouts, endpoint: &Endpoint) -> Result<Socket, Ended> {
     interrupted(line)?;
     let (domain, address) = match &endpoint.address {
         EndpointAddress::Ip(address) => (Domain::for_address(*address), Ok((*address).into())),
@@ -181,9 +171,6 @@ async fn connect(
     let socket = open(domain).map_err(|error| no_socket(&error))?;
     if let EndpointAddress::Ip(address) = &endpoint.address {
         socket.set_nodelay();
-        if speaks_first {
-            socket.acknowledge_with_data();
-        }
         // The kernel tells at once when a process of this machine is gone.
         if !address.ip().to_canonical().is_loopback() {
             let limit = unacknowledged(timeouts.idle);

@@ -13,7 +13,7 @@ use super::ahead::Ahead;
 use super::ended::Ended;
 use super::limits::LONGEST_PENDING_BYTES;
 use super::line::Line;
-use super::records::{Behind, Records, Unbuffered, encode, encode_alert};
+use super::records::{Records, Unbuffered, encode, encode_alert};
 use super::tls::with_certified_key;
 use super::transfer::{receive_into, send_all};
 use super::worker::Worker;
@@ -46,7 +46,7 @@ pub async fn handshake(
         };
         match step {
             Step::Blocked => {}
-            Step::Done(behind) => {
+            Step::Done { peer_finished } => {
                 let held = if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
                     // Only the ticket: it can wait for the first response bytes.
                     output
@@ -55,7 +55,7 @@ pub async fn handshake(
                     send_all(line.client(), output).await.map_err(gone)?;
                     Vec::new()
                 };
-                return Ok(Records::new(tls, behind, input, held));
+                return Ok(Records::new(tls, input, held, peer_finished));
             }
             Step::Failed(error) => {
                 // The alert. A client that does not take it at once does without.
@@ -100,7 +100,9 @@ fn gone(error: std::io::Error) -> Ended {
 pub enum Step {
     /// `output` must be sent and more input received.
     Blocked,
-    Done(Behind),
+    Done {
+        peer_finished: bool,
+    },
     /// `output` holds the alert.
     Failed(rustls::Error),
 }
@@ -120,15 +122,16 @@ pub fn advance<C: Unbuffered>(tls: &mut C, input: &mut Vec<u8>, output: &mut Vec
             }
             Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
             Ok(ConnectionState::BlockedHandshake) => break Step::Blocked,
-            Ok(ConnectionState::WriteTraffic(_)) => break Step::Done(Behind::Nothing),
-            // Application data that stood behind the client's Finished: it stays in rustls and in `input` until the
-            // relay asks.
-            Ok(ConnectionState::ReadTraffic(_)) => break Step::Done(Behind::Plaintext),
+            // Application data may stand behind the client's Finished: it stays in rustls and in
+            // `input` until the relay asks.
+            Ok(ConnectionState::WriteTraffic(_) | ConnectionState::ReadTraffic(_)) => {
+                break Step::Done { peer_finished: false };
+            }
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                 break if tls.is_in_handshake() {
                     Step::Failed(rustls::Error::HandshakeNotComplete)
                 } else {
-                    Step::Done(Behind::End)
+                    Step::Done { peer_finished: true }
                 };
             }
             Ok(_) => {

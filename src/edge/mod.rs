@@ -43,7 +43,7 @@ pub mod bench {
         Addresses, Reading as ProxyReading, TlsFacts, UNIQUE_ID_BYTES, read as read_proxy_header,
         write_v1, write_v2,
     };
-    pub use super::records::{Behind, Records};
+    pub use super::records::Records;
     pub use super::scratch::Scratch;
     pub use super::tls::{Configs, with_certified_key};
 }

@@ -77,21 +77,9 @@ pub struct Records<C = UnbufferedServerConnection> {
     held: Vec<u8>,
     /// Plaintext that turned up while something was written, or came with the end of the handshake.
     early: Vec<u8>,
-    /// Plaintext stood behind the handshake.
-    has_spoken: bool,
     peer_finished: bool,
     /// rustls counts into bytes that it has been shown, and what failed does not show them again.
     failed: bool,
-}
-
-/// What rustls found behind the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behind {
-    Nothing,
-    /// It keeps it until it is asked.
-    Plaintext,
-    /// close_notify.
-    End,
 }
 
 /// Whether the peer has more to say.
@@ -142,11 +130,9 @@ impl From<EncryptError> for RecordError {
 }
 
 impl<C: Unbuffered> Records<C> {
-    /// `behind` is what stood behind the handshake, `pending` what was received and is no whole record, `held` what may
-    /// wait for the first response.
-    pub fn new(tls: Box<C>, behind: Behind, pending: Vec<u8>, held: Vec<u8>) -> Self {
-        let (has_spoken, peer_finished) = (behind == Behind::Plaintext, behind == Behind::End);
-        Self { tls, pending, held, early: Vec::new(), has_spoken, peer_finished, failed: false }
+    /// `pending` is what was received behind the handshake, `held` what may wait for the first response.
+    pub fn new(tls: Box<C>, pending: Vec<u8>, held: Vec<u8>, peer_finished: bool) -> Self {
+        Self { tls, pending, held, early: Vec::new(), peer_finished, failed: false }
     }
 
     pub fn tls(&self) -> &C {
@@ -160,11 +146,6 @@ impl<C: Unbuffered> Records<C> {
     /// Bytes that wait for the rest of their record: they must stand in front of the next ones received.
     pub fn pending(&self) -> &[u8] {
         &self.pending
-    }
-
-    /// Whether plaintext stood behind the handshake: there is something to pass on at once.
-    pub fn has_spoken(&self) -> bool {
-        self.has_spoken
     }
 
     /// Decrypts `input` in place, which starts with [`Records::pending`], and appends the plaintext to

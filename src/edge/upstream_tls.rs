@@ -205,7 +205,7 @@ pub async fn shake_hands(
     let tls = UnbufferedClientConnection::new(config, settings.server_name.clone());
     let mut tls = Box::new(tls.map_err(HandshakeError::Tls)?);
     let (mut input, mut output) = (Vec::new(), Vec::new());
-    let behind = loop {
+    let peer_finished = loop {
         let step = advance(&mut *tls, &mut input, &mut output);
         if !output.is_empty() {
             let sent = send_all(socket, std::mem::take(&mut output)).await;
@@ -216,7 +216,7 @@ pub async fn shake_hands(
         }
         match step {
             Step::Blocked => {}
-            Step::Done(behind) => break behind,
+            Step::Done { peer_finished } => break peer_finished,
             Step::Failed(error) => return Err(HandshakeError::Tls(error)),
         }
         if input.len() > LONGEST_PENDING_BYTES {
@@ -233,5 +233,5 @@ pub async fn shake_hands(
     {
         return Err(HandshakeError::Protocol { asked: String::from_utf8_lossy(asked).into() });
     }
-    Ok(Records::new(tls, behind, input, Vec::new()))
+    Ok(Records::new(tls, input, Vec::new(), peer_finished))
 }

@@ -93,14 +93,6 @@ impl Socket {
         let _ = SockRef::from(&*self.fd).set_tcp_nodelay(true);
     }
 
-    /// Called before connecting: the third packet of TCP's handshake is the one with the first bytes sent, and the
-    /// peer wakes once for both. Where none are sent at once, it and with it the peer's accept are late by up to
-    /// 200 ms (TCP_QUICKACK, tcp(7)).
-    pub fn acknowledge_with_data(&self) {
-        // Without it there is a packet more.
-        let _ = SockRef::from(&*self.fd).set_tcp_quickack(false);
-    }
-
     /// A peer that is gone without a word is found out: asked after `after` without anything received,
     /// again every `every`, and given up when something stays unacknowledged for `unacknowledged`.
     /// (Accepted sockets inherit it from their listener.)

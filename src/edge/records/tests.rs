@@ -69,8 +69,8 @@ fn established() -> (Records, ClientConnection) {
         output.clear();
         match step {
             Step::Blocked => {}
-            Step::Done(behind) => {
-                return (Records::new(tls, behind, input, Vec::new()), client);
+            Step::Done { peer_finished } => {
+                return (Records::new(tls, input, Vec::new(), peer_finished), client);
             }
             Step::Failed(error) => panic!("{error}"),
         }
