@@ -95,6 +95,8 @@ async fn admit<'a>(
             let visitor = introduce(line, worker, &route, &records, server_name.as_deref());
             match dial(line, worker, timeouts, (id, &upstream), visitor).await {
                 Ok(dialled) => {
+                    // What it took to come this far is let go now.
+                    worker.stir();
                     let relay = Box::pin(relay(line, worker, timeouts.idle, records, dialled));
                     Ok(Some(Admitted { route, relay }))
                 }

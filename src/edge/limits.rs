@@ -18,13 +18,14 @@ pub const LONGEST_HELLO_INPUT_BYTES: usize = LONGEST_HELLO_BYTES * 3 / 2;
 /// largest record (RFC 8446 §5.2) and the largest message that rustls joins. More ends the connection.
 pub const LONGEST_PENDING_BYTES: usize = 96 * 1024;
 
-/// What one bulk read takes at most, and what is then kept for a peer that does not take it. 64 KiB units halved CPU per
-/// KiB against 16 KiB ones (DESIGN measurements).
+/// What a bulk read takes at most at first, and of a direction whose other side is slow: what that does not take is kept.
+/// 64 KiB units halved CPU per KiB against 16 KiB ones (DESIGN measurements).
 pub const BULK_BYTES: usize = 64 * 1024;
 
-/// What one takes while the other side takes all of each at once: 0.90 of the CPU per KiB of uploads, 0.97 of downloads
-/// (perf/results/where-the-time-goes.md). Four times as much gives little more, and keeps other connections waiting for
-/// 200 µs.
+/// What one takes while the other side takes all of each at once: 0.90 of the CPU per KiB of uploads, 0.94 to 0.97 of
+/// downloads (perf/results/where-the-time-goes.md). So much, and its records' overhead, is kept for a direction whose
+/// other side stops after that. Four times as much as [`BULK_BYTES`] gives little more, and keeps other connections
+/// waiting for twice as long.
 pub const BULK_MOST_BYTES: usize = 128 * 1024;
 
 /// A bulk read of less than this ends the bulk: the next wait is for a small buffer again.
@@ -72,8 +73,11 @@ pub const MOST_TOGETHER: usize = 64;
 /// How long accepting pauses when descriptors run out, unless a connection ends before that.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// With no connection coming, shaking hands or going for so long, a burst is over.
+/// With no connection coming, becoming a relay or going for so long, a burst is over.
 pub const LULL: Duration = Duration::from_millis(500);
+/// It was one if so many did. What fewer leave behind the allocator may keep: giving back goes through its pages, other
+/// workers' too.
+pub const BURST: u64 = 64;
 
 /// The longest request head that the built-in page reads; longer is answered with 431.
 pub const PAGE_HEAD_BYTES: usize = 8 * 1024;

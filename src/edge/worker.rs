@@ -21,7 +21,7 @@ use super::ahead::{Ahead, Computations, Wanted};
 use super::balance::Balance;
 use super::connection::serve;
 use super::http::plain::serve_plain;
-use super::limits::{ACCEPT_PAUSE, ACCEPTS_IN_FLIGHT, LULL};
+use super::limits::{ACCEPT_PAUSE, ACCEPTS_IN_FLIGHT, BURST, LULL};
 use super::line::Line;
 use super::listener::{Kind, Listener};
 use super::rush::{Patience, Rush, UnderWay};
@@ -308,28 +308,33 @@ impl Worker {
         }
     }
 
-    /// Notes that memory is being taken or let go.
-    fn stir(&self) {
+    /// Notes that memory is being taken or let go: a connection has come, has become a relay, or is gone.
+    pub fn stir(&self) {
         self.stirs.update(|stirs| stirs + 1);
         if !self.stirring.replace(true) {
             self.stirred.notify_one();
         }
     }
 
-    /// Gives back what a burst of connections needed, once for a moment none has come, shaken hands or gone: handshakes
-    /// take more than connections that stand.
+    /// Gives back what a burst of connections needed, once nothing has stirred for a moment: handshakes take more than
+    /// connections that stand.
     async fn tidy(self: Rc<Self>) {
+        let mut tidied = 0;
         loop {
             self.stirred.notified().await;
+            let mut stirs;
             loop {
-                let stirs = self.stirs.get();
+                stirs = self.stirs.get();
                 ring::sleep_until(clock::steady() + LULL).await;
                 if self.stirs.get() == stirs {
                     break;
                 }
             }
             self.stirring.set(false);
-            ring::give_back_memory();
+            if stirs - tidied >= BURST {
+                tidied = stirs;
+                ring::give_back_memory();
+            }
         }
     }
 
@@ -427,7 +432,6 @@ impl Worker {
     }
 
     pub fn count_handshake(&self, tls: &UnbufferedServerConnection) {
-        self.stir();
         match tls.handshake_kind() {
             Some(HandshakeKind::Resumed) => self.counters.resumed_handshakes.add(1),
             _ => self.counters.full_handshakes.add(1),

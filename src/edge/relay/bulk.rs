@@ -4,8 +4,8 @@ use super::super::limits::{BULK_BYTES, BULK_ENDS_BELOW_BYTES, BULK_MOST_BYTES};
 
 /// Whether a direction is in bulk, and what its next read takes at most.
 ///
-/// What the other side does not take is kept until it does, a read's worth for each slow peer; so reads grow only
-/// for peers that take all of one at once.
+/// What the other side does not take is kept until it does, a read's worth for each peer that stops taking; so reads
+/// grow only for those that take all of one at once, and shrink when they do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bulk {
     /// 0: not in bulk.
@@ -42,7 +42,7 @@ impl Bulk {
     }
 
     /// The other side did not take all of it at once.
-    pub(super) fn is_held_up(&mut self) {
+    pub(super) fn held_up(&mut self) {
         self.bytes = self.bytes.min(BULK_BYTES);
     }
 }
@@ -67,11 +67,11 @@ mod tests {
         assert_eq!(bulk.room(), BULK_MOST_BYTES);
         bulk.took(BULK_ENDS_BELOW_BYTES);
         assert_eq!(bulk.room(), BULK_MOST_BYTES, "less than there was room for is no end yet");
-        bulk.is_held_up();
+        bulk.held_up();
         assert_eq!((bulk.is_on(), bulk.room()), (true, BULK_BYTES));
         bulk.took(BULK_ENDS_BELOW_BYTES - 1);
         assert!(!bulk.is_on());
-        bulk.is_held_up();
+        bulk.held_up();
         assert!(!bulk.is_on());
     }
 }

@@ -43,7 +43,7 @@ impl Relay<'_> {
                 }
             };
             if !rest.is_empty() {
-                bulk.is_held_up();
+                bulk.held_up();
                 // Boxed, here and below: nor has it room for what is rarely waited for.
                 Box::pin(send_all(self.line.client(), rest)).await.map_err(client_gone)?;
                 self.touch();

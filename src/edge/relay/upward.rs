@@ -50,7 +50,7 @@ impl Relay<'_> {
                 }
             };
             if !rest.is_empty() {
-                bulk.is_held_up();
+                bulk.held_up();
                 // Boxed, here and below: nor has it room for what is rarely waited for.
                 Box::pin(self.send_upstream_all(rest)).await;
                 if let Some(held) = self.held_for_upstream()? {
