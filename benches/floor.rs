@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use ringgate::clock;
 use ringgate::ring::{self, Buffers, Runtime, Socket};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -76,8 +77,8 @@ fn connect(address: SocketAddr, left: &AtomicU64) {
 
 /// Connections over which requests are relayed, as many as `perf/compare` keeps alive.
 const RELAYED: usize = 64;
-/// A request and a response of `perf/compare` on the client's side.
-const REQUEST: [u8; 102] = [4; 102];
+/// A kept-alive request and a response of `perf/compare`, as records.
+const REQUEST: [u8; 107] = [4; 107];
 const RESPONSE: [u8; 266] = [5; 266];
 
 /// Two ends of a TCP connection.
@@ -113,10 +114,13 @@ async fn answer(client: Socket, buffers: Buffers) {
     }
 }
 
+/// Waits for all of these. A task that panics ends without its peer, which would wait for ever.
 async fn all(tasks: Vec<ring::Task>) {
+    let deadline = clock::steady() + Duration::from_secs(600);
     for task in tasks {
         while !task.is_finished() {
-            ring::sleep_until(ringgate::clock::steady() + Duration::from_millis(1)).await;
+            assert!(clock::steady() < deadline, "a task or its peer has ended badly");
+            ring::sleep_until(clock::steady() + Duration::from_millis(1)).await;
         }
     }
 }
@@ -207,21 +211,10 @@ fn floor(criterion: &mut Criterion) {
                 stay(true);
                 let begun = on_core();
                 runtime.block_on(async {
-                    let serving: Vec<_> = (0..ACCEPTS)
-                        .map(|_| {
-                            ring::spawn(serve(
-                                listener.clone(),
-                                runtime.buffers(),
-                                to_serve.clone(),
-                            ))
-                        })
-                        .collect();
-                    for task in serving {
-                        while !task.is_finished() {
-                            let pause = ringgate::clock::steady() + Duration::from_millis(1);
-                            ring::sleep_until(pause).await;
-                        }
-                    }
+                    let serving = (0..ACCEPTS).map(|_| {
+                        ring::spawn(serve(listener.clone(), runtime.buffers(), to_serve.clone()))
+                    });
+                    all(serving.collect()).await;
                 });
                 let spent = on_core() - begun;
                 for client in clients {
