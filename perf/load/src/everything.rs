@@ -1,4 +1,4 @@
-//! All that perf/results keeps of one machine and day, in one run of a quarter of an hour at most.
+//! All that perf/results keeps of one machine and day, in one run of a quarter of an hour or so.
 
 use crate::comparison::{self, Order, Results};
 use crate::cores::raise_open_files;
@@ -20,7 +20,7 @@ pub struct Everything {
     /// Every scenario but idle connections.
     pub results: Results,
     pub idle: Vec<(usize, Results)>,
-    /// Handshakes of the first system, and of one that dials no upstream.
+    /// Handshakes of the first system, ringgate unless it is told otherwise, and of the one that dials no upstream.
     pub alone: Results,
     pub published: Vec<Point>,
 }
@@ -31,6 +31,9 @@ pub struct Everything {
 /// If it cannot be run.
 pub fn run(order: &Order, progress: impl Fn(&str)) -> Result<Everything, String> {
     raise_open_files().map_err(|error| format!("cannot raise the limit of open files: {error}"))?;
+    let mut alone = Order { scenarios: vec![Scenario::Handshake], ..order.clone() };
+    alone.systems.truncate(1);
+    alone.systems.push(System::load(ALONE, &order.peers)?);
     for system in &order.systems {
         packages::install(system)?;
     }
@@ -39,6 +42,7 @@ pub fn run(order: &Order, progress: impl Fn(&str)) -> Result<Everything, String>
     let mut scenarios = Scenario::ALL.to_vec();
     scenarios.retain(|scenario| *scenario != Scenario::Idle);
     let results = comparison::compare_on(&stage, &Order { scenarios, ..order.clone() }, &progress)?;
+    let alone = comparison::compare_on(&stage, &alone, &progress)?;
     let idle = IDLE.iter().map(|connections| {
         let order = Order {
             scenarios: vec![Scenario::Idle],
@@ -49,10 +53,6 @@ pub fn run(order: &Order, progress: impl Fn(&str)) -> Result<Everything, String>
         Ok((*connections, comparison::compare_on(&stage, &order, &progress)?))
     });
     let idle = idle.collect::<Result<_, String>>()?;
-    let mut alone = Order { scenarios: vec![Scenario::Handshake], ..order.clone() };
-    alone.systems.truncate(1);
-    alone.systems.push(System::load(ALONE, &order.peers)?);
-    let alone = comparison::compare_on(&stage, &alone, &progress)?;
     // Only the first system's: the others do not watch files.
     let published = match order.systems.first() {
         Some(system) => publishing::measure(order, &stage, system, &progress)?,

@@ -187,3 +187,52 @@ pub(crate) fn seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.unwrap_or_default().as_nanos() as u64 ^ u64::from(std::process::id()) << 40
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Arc;
+
+    use rustls::{ServerConfig, ServerConnection};
+
+    use super::*;
+
+    /// Ends each connection when the client ends it.
+    fn serve(listener: &TcpListener, config: &Arc<ServerConfig>) {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut tls = ServerConnection::new(config.clone()).unwrap();
+            while tls.complete_io(&mut socket).is_ok_and(|(read, _)| read > 0) {}
+            tls.send_close_notify();
+            let _ = tls.write_tls(&mut socket);
+        }
+    }
+
+    #[test]
+    fn a_run_with_a_wrong_signature_has_failed() {
+        for right_key in [true, false] {
+            let (server, trust) = crate::trust::tests::server(SERVER_NAME, right_key);
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let address = listener.local_addr().unwrap();
+            std::thread::spawn(move || serve(&listener, &server));
+            let plan = Plan {
+                clients: 1,
+                at_least: 1,
+                ..Plan::new(Scenario::Handshake, Duration::from_millis(20))
+            };
+            let outcome = run(Setup {
+                plan,
+                address,
+                trust,
+                answers: Rc::new(Answers::new("none are asked for")),
+                uploads: PathBuf::new(),
+                watch: None,
+                beside: None,
+            });
+            let outcome = outcome.unwrap();
+            assert!(outcome.operations > 0);
+            let kinds: Vec<_> = outcome.failures.keys().copied().collect();
+            assert_eq!(kinds, if right_key { vec![] } else { vec![Kind::Handshake] });
+        }
+    }
+}

@@ -138,16 +138,15 @@ impl ServerCertVerifier for OneLeaf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rcgen::{CertifiedIssuer, KeyPair, PublicKeyData as _};
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{ClientConnection, ServerConfig, ServerConnection};
 
     use super::*;
 
-    /// Shakes hands in memory with a server that shows the certificate of one key and signs with another, or
-    /// with the same.
-    fn wrong_signatures(right_key: bool) -> usize {
+    /// A server that shows the certificate of one key and signs with another, or with the same; and its clients.
+    pub(crate) fn server(name: &str, right_key: bool) -> (Arc<ServerConfig>, Trust) {
         let key = || KeyPair::generate().unwrap();
         let params = |name: &str| rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
         let mut root = params("root.example");
@@ -155,7 +154,7 @@ mod tests {
         let root = CertifiedIssuer::self_signed(root, key()).unwrap();
         let (leaf_key, other_key) = (key(), key());
         assert_ne!(leaf_key.der_bytes(), other_key.der_bytes());
-        let leaf = params("app.example").signed_by(&leaf_key, &root).unwrap().der().clone();
+        let leaf = params(name).signed_by(&leaf_key, &root).unwrap().der().clone();
         let signing_key = if right_key { &leaf_key } else { &other_key };
         let signing_key =
             PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
@@ -167,11 +166,15 @@ mod tests {
             .unwrap()
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        (Arc::new(server), Trust::new(root.der().clone(), leaf, Group::X25519).unwrap())
+    }
 
-        let trust = Trust::new(root.der().clone(), leaf, Group::X25519).unwrap();
+    /// Shakes hands in memory.
+    fn wrong_signatures(right_key: bool) -> usize {
+        let (server, trust) = server("app.example", right_key);
         let name = "app.example".try_into().unwrap();
         let mut client = ClientConnection::new(trust.client(false), name).unwrap();
-        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        let mut server = ServerConnection::new(server).unwrap();
         while client.is_handshaking() || server.is_handshaking() {
             let mut wire = Vec::new();
             client.write_tls(&mut wire).unwrap();

@@ -64,8 +64,9 @@ fn keep(page: &Path, order: &Order, progress: impl Fn(&str)) -> Result<ExitCode,
     let everything = everything::run(order, progress)?;
     report::write(page, &everything, order)?;
     println!("{}", page.display());
-    let refused = everything.idle.iter().any(|(_, results)| results.refused());
-    Ok(match refused || everything.results.refused() {
+    let everything::Everything { results, alone, idle, .. } = everything;
+    let idle = idle.iter().map(|(_, results)| results);
+    Ok(match [&results, &alone].into_iter().chain(idle).any(|results| results.refused()) {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
