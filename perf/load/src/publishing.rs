@@ -32,6 +32,8 @@ pub struct Point {
     pub per_second: u32,
     /// One per round.
     pub outcomes: Vec<Outcome>,
+    /// Why one of them does not count. The other rates may, and so may all that was measured before.
+    pub refused: Option<String>,
 }
 
 /// Handshakes while nothing, and while something, is published, in rounds that alternate.
@@ -48,12 +50,15 @@ pub fn measure(
     let mut system = system.clone();
     system.start = format!("{} --certificates {}", system.start, site.served.display());
     let order = Order { rate: Some(HANDSHAKES), window: WINDOW, ..order.clone() };
-    let mut points: Vec<_> =
-        RATES.iter().map(|rate| Point { per_second: *rate, outcomes: Vec::new() }).collect();
+    let mut points =
+        RATES.map(|rate| Point { per_second: rate, outcomes: Vec::new(), refused: None });
     for round in 0..order.rounds {
         for turn in 0..points.len() {
             let at = (round + turn) % RATES.len();
             let point = &mut points[at];
+            if point.refused.is_some() {
+                continue;
+            }
             progress(&format!("round {} publishing {} per second", round + 1, point.per_second));
             let publisher = Publisher::start(&site, point.per_second);
             let outcome = comparison::quietly(&order, stage, &system, Scenario::Full)?;
@@ -65,12 +70,12 @@ pub fn measure(
                 Ok(outcome) => point.outcomes.push(outcome),
                 Err(why) => {
                     let why: Vec<_> = why.iter().map(ToString::to_string).collect();
-                    return Err(format!("publishing: {}", why.join("; ")));
+                    point.refused = Some(why.join("; "));
                 }
             }
         }
     }
-    Ok(points)
+    Ok(points.into())
 }
 
 /// Two certificates per name, chain and private key in one file, and the directory that is served.

@@ -70,6 +70,10 @@ fn text(name: &str, everything: &Everything, order: &Order) -> String {
          |---|---|---|---|\n",
     );
     for point in published {
+        if let Some(why) = &point.refused {
+            let _ = writeln!(text, "| {} | refused: {why} | - | - |", point.per_second);
+            continue;
+        }
         let latency = |at: usize| {
             Spread::of(point.outcomes.iter().map(|outcome| outcome.latency_micros[at] as f64))
         };
@@ -190,6 +194,7 @@ fn charts(everything: &Everything) -> Vec<(&'static str, String)> {
         name: name.to_owned(),
         points: published
             .iter()
+            .filter(|point| point.refused.is_none())
             .map(|point| {
                 let micros = point.outcomes.iter().map(|outcome| outcome.latency_micros[at] as f64);
                 (f64::from(point.per_second), median(micros.collect()))
@@ -267,7 +272,14 @@ mod tests {
             results: results(&timed()),
             idle: IDLE.map(|count| (count, results(&[Scenario::Idle]))).into(),
             alone: results(&[Scenario::Handshake]),
-            published: vec![Point { per_second: 7, outcomes: vec![outcome(Scenario::Full, 100)] }],
+            published: vec![
+                Point {
+                    per_second: 7,
+                    outcomes: vec![outcome(Scenario::Full, 100)],
+                    refused: None,
+                },
+                Point { per_second: 70, outcomes: Vec::new(), refused: Some("noise".to_owned()) },
+            ],
         };
         let order = Order {
             scenarios: Vec::new(),
@@ -286,6 +298,7 @@ mod tests {
         let page = fs::read_to_string(dir.join("day.md")).unwrap();
         assert_eq!(page.matches("| 0.25 (0.25–0.25) |").count(), Scenario::ALL.len(), "{page}");
         assert!(page.contains("| 7 | 1 | 2 (2–2) | 10.0 (10.0–10.0) |"), "{page}");
+        assert!(page.contains("| 70 | refused: noise | - | - |"), "{page}");
         for chart in ["cpu", "rate", "memory", "publishing"] {
             let file = format!("day-{chart}.svg");
             assert!(page.contains(&format!("({file})")), "{page}");

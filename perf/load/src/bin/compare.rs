@@ -64,9 +64,11 @@ fn keep(page: &Path, order: &Order, progress: impl Fn(&str)) -> Result<ExitCode,
     let everything = everything::run(order, progress)?;
     report::write(page, &everything, order)?;
     println!("{}", page.display());
-    let everything::Everything { results, alone, idle, .. } = everything;
+    let everything::Everything { results, alone, idle, published } = everything;
     let idle = idle.iter().map(|(_, results)| results);
-    Ok(match [&results, &alone].into_iter().chain(idle).any(|results| results.refused()) {
+    let refused = [&results, &alone].into_iter().chain(idle).any(|results| results.refused())
+        || published.iter().any(|point| point.refused.is_some());
+    Ok(match refused {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
