@@ -322,14 +322,13 @@ impl Worker {
         let mut tidied = 0;
         loop {
             self.stirred.notified().await;
-            let mut stirs;
-            loop {
-                stirs = self.stirs.get();
+            let stirs = loop {
+                let stirs = self.stirs.get();
                 ring::sleep_until(clock::steady() + LULL).await;
                 if self.stirs.get() == stirs {
-                    break;
+                    break stirs;
                 }
-            }
+            };
             self.stirring.set(false);
             if stirs - tidied >= BURST {
                 tidied = stirs;

@@ -62,6 +62,20 @@ pub enum Measured {
     Lacks(&'static str),
 }
 
+impl Measured {
+    /// What the rounds gave, if there were some and all of them count.
+    pub fn rounds(&self) -> Option<&[Outcome]> {
+        match self {
+            Self::Rounds(outcomes) if !outcomes.is_empty() => Some(outcomes),
+            _ => None,
+        }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
 impl Results {
     /// The cells of a scenario, in the order of the systems.
     pub fn of(&self, scenario: Scenario) -> Vec<&Cell> {
@@ -69,7 +83,7 @@ impl Results {
     }
 
     pub fn refused(&self) -> bool {
-        self.cells.iter().any(|cell| matches!(cell.measured, Measured::Refused(_)))
+        self.cells.iter().any(|cell| cell.measured.is_refused())
     }
 }
 

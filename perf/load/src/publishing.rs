@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::comparison::{self, Order};
-use crate::outcome::Outcome;
+use crate::comparison::{self, Measured, Order};
 use crate::plan::Scenario;
 use crate::stage::Stage;
 use crate::system::System;
@@ -30,10 +29,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// One rate.
 pub struct Point {
     pub per_second: u32,
-    /// One per round.
-    pub outcomes: Vec<Outcome>,
-    /// Why one of them does not count. The other rates may, and so may all that was measured before.
-    pub refused: Option<String>,
+    pub measured: Measured,
 }
 
 /// Handshakes while nothing, and while something, is published, in rounds that alternate.
@@ -51,14 +47,12 @@ pub fn measure(
     system.start = format!("{} --certificates {}", system.start, site.served.display());
     let order = Order { rate: Some(HANDSHAKES), window: WINDOW, ..order.clone() };
     let mut points =
-        RATES.map(|rate| Point { per_second: rate, outcomes: Vec::new(), refused: None });
+        RATES.map(|rate| Point { per_second: rate, measured: Measured::Rounds(Vec::new()) });
     for round in 0..order.rounds {
         for turn in 0..points.len() {
             let at = (round + turn) % RATES.len();
             let point = &mut points[at];
-            if point.refused.is_some() {
-                continue;
-            }
+            let Measured::Rounds(outcomes) = &mut point.measured else { continue };
             progress(&format!("round {} publishing {} per second", round + 1, point.per_second));
             let publisher = Publisher::start(&site, point.per_second);
             let outcome = comparison::quietly(&order, stage, &system, Scenario::Full)?;
@@ -67,11 +61,8 @@ pub fn measure(
                 return Err(format!("published {published} at {} per second", point.per_second));
             }
             match outcome {
-                Ok(outcome) => point.outcomes.push(outcome),
-                Err(why) => {
-                    let why: Vec<_> = why.iter().map(ToString::to_string).collect();
-                    point.refused = Some(why.join("; "));
-                }
+                Ok(outcome) => outcomes.push(outcome),
+                Err(refusals) => point.measured = Measured::Refused(refusals),
             }
         }
     }

@@ -70,16 +70,18 @@ fn text(name: &str, everything: &Everything, order: &Order) -> String {
          |---|---|---|---|\n",
     );
     for point in published {
-        if let Some(why) = &point.refused {
-            let _ = writeln!(text, "| {} | refused: {why} | - | - |", point.per_second);
-            continue;
+        if let Measured::Refused(why) = &point.measured {
+            let why: Vec<_> = why.iter().map(ToString::to_string).collect();
+            let _ =
+                writeln!(text, "| {} | refused: {} | - | - |", point.per_second, why.join("; "));
         }
+        let Some(outcomes) = point.measured.rounds() else { continue };
         let latency = |at: usize| {
-            Spread::of(point.outcomes.iter().map(|outcome| outcome.latency_micros[at] as f64))
+            Spread::of(outcomes.iter().map(|outcome| outcome.latency_micros[at] as f64))
         };
         let p50 = latency(0).map_or(0.0, |spread| spread.median);
         let p99 = latency(1).map_or_else(|| "-".to_owned(), |s| s.show(0));
-        let cost = Spread::of(point.outcomes.iter().filter_map(Outcome::cost));
+        let cost = Spread::of(outcomes.iter().filter_map(Outcome::cost));
         let cost = cost.map_or_else(|| "-".to_owned(), |s| s.show(1));
         let _ = writeln!(text, "| {} | {p50:.0} | {p99} | {cost} |", point.per_second);
     }
@@ -130,10 +132,7 @@ fn glance(text: &mut String, everything: &Everything) {
 
 /// What the rounds of the system at this place gave.
 fn rounds(results: &Results, scenario: Scenario, at: usize) -> Option<&[Outcome]> {
-    match &results.of(scenario).get(at)?.measured {
-        Measured::Rounds(outcomes) if !outcomes.is_empty() => Some(outcomes),
-        _ => None,
-    }
+    results.of(scenario).get(at)?.measured.rounds()
 }
 
 /// All but idle connections, which are measured at several numbers of them.
@@ -194,10 +193,10 @@ fn charts(everything: &Everything) -> Vec<(&'static str, String)> {
         name: name.to_owned(),
         points: published
             .iter()
-            .filter(|point| point.refused.is_none())
-            .map(|point| {
-                let micros = point.outcomes.iter().map(|outcome| outcome.latency_micros[at] as f64);
-                (f64::from(point.per_second), median(micros.collect()))
+            .filter_map(|point| {
+                let outcomes = point.measured.rounds()?;
+                let micros = outcomes.iter().map(|outcome| outcome.latency_micros[at] as f64);
+                Some((f64::from(point.per_second), median(micros.collect())))
             })
             .collect(),
     };
@@ -230,6 +229,7 @@ mod tests {
     use crate::comparison::Cell;
     use crate::cores::Cores;
     use crate::publishing::Point;
+    use crate::verdict::Refusal;
     use crate::watch::Used;
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -275,10 +275,12 @@ mod tests {
             published: vec![
                 Point {
                     per_second: 7,
-                    outcomes: vec![outcome(Scenario::Full, 100)],
-                    refused: None,
+                    measured: Measured::Rounds(vec![outcome(Scenario::Full, 100)]),
                 },
-                Point { per_second: 70, outcomes: Vec::new(), refused: Some("noise".to_owned()) },
+                Point {
+                    per_second: 70,
+                    measured: Measured::Refused(vec![Refusal::NotResumed { share: 0.0 }]),
+                },
             ],
         };
         let order = Order {
@@ -298,7 +300,8 @@ mod tests {
         let page = fs::read_to_string(dir.join("day.md")).unwrap();
         assert_eq!(page.matches("| 0.25 (0.25–0.25) |").count(), Scenario::ALL.len(), "{page}");
         assert!(page.contains("| 7 | 1 | 2 (2–2) | 10.0 (10.0–10.0) |"), "{page}");
-        assert!(page.contains("| 70 | refused: noise | - | - |"), "{page}");
+        let refused = Refusal::NotResumed { share: 0.0 };
+        assert!(page.contains(&format!("| 70 | refused: {refused} | - | - |")), "{page}");
         for chart in ["cpu", "rate", "memory", "publishing"] {
             let file = format!("day-{chart}.svg");
             assert!(page.contains(&format!("({file})")), "{page}");

@@ -67,7 +67,7 @@ fn keep(page: &Path, order: &Order, progress: impl Fn(&str)) -> Result<ExitCode,
     let everything::Everything { results, alone, idle, published } = everything;
     let idle = idle.iter().map(|(_, results)| results);
     let refused = [&results, &alone].into_iter().chain(idle).any(|results| results.refused())
-        || published.iter().any(|point| point.refused.is_some());
+        || published.iter().any(|point| point.measured.is_refused());
     Ok(match refused {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
